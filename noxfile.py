@@ -44,7 +44,7 @@ nox.options.reuse_existing_virtualenvs = False
 
 
 def name_of(requirement: str) -> str:
-    """The package of a requirement."""
+    """Return the package of a requirement."""
     return re.split(r"[=<>!~]", requirement, maxsplit=1)[0]
 
 

@@ -49,7 +49,7 @@ def train(data: Utterances, epochs: int, seed: int) -> keras.Model:
 
 
 def within(model: keras.Model) -> Any:
-    """The model of recordings and their lengths: what lies behind a length is cut off, and so is masked."""
+    """Return the model of recordings and their lengths, which cuts off and masks what lies behind a length."""
 
     def scores(signal: Any, lengths: Any) -> Any:
         kept = ops.arange(signal.shape[1], dtype="int64")[None, :] < ops.cast(lengths, "int64")[:, None]
