@@ -179,7 +179,7 @@ class _Snapshot:
         scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]  # their contents are no attributes
         script_tensors = [t for m in scripted for t in (*m.parameters(False), *m.buffers(False))]
         self._scripted = [(m, m.training) for m in scripted]
-        self._objects = ObjectSnapshot(
+        self._held_objects = ObjectSnapshot(
             [*values, *script_tensors, *(t for m in keras for t in written_when_called(m))], take
         )
         parameters = {id(p): p for m in modules if "max_norm" not in m.__dict__ for p in m.parameters(False)}
@@ -191,20 +191,23 @@ class _Snapshot:
     def updated(self) -> _Snapshot:
         """Return a snapshot of the same objects as they are now, with the old values of tensors."""
         snapshot = copy.copy(self)
-        snapshot._objects, snapshot._scripted = self._objects.again(), [(m, m.training) for m, _ in self._scripted]
+        snapshot._held_objects, snapshot._scripted = (
+            self._held_objects.again(),
+            [(m, m.training) for m, _ in self._scripted],
+        )
         snapshot._tensors = [tensor.updated() for tensor in self._tensors]
         return snapshot
 
     def note_generators(self) -> None:
         """Let ``generators_kept`` restore the random generators in the snapshot."""
-        self._objects.note_generators()
+        self._held_objects.note_generators()
         for generator in self._generators:
             note(generator, generator.get_state, generator.set_state)
 
     def restore(self) -> None:
         """Restore everything."""
         with ExitStack() as stack:  # continue if one of them fails
-            stack.callback(self._objects.restore)
+            stack.callback(self._held_objects.restore)
             for tensor in self._tensors:
                 stack.callback(tensor.restore)
             for module, training in self._scripted:
