@@ -30,7 +30,7 @@ from torch import nn
 
 import deepshap
 from deepshap.dataset.folder import write_part
-from deepshap.dataset.rows import RowExplainer
+from deepshap.dataset.row_explainer import RowExplainer
 from deepshap.dataset.sources import Batch
 from deepshap.explanation import storage
 

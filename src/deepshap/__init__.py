@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from .compat.lstm import LSTMShapBackwardHook, gate_attribution, product_attribution, register_lstm_shap_hook
     from .compat.lstm.handler import LSTMShapHandler
     from .compat.shap import patch_shap, unpatch_shap
+    from .dataset.batch_explainer import BatchExplainer
+    from .dataset.explanation_dataset import ExplanationDataset, status
     from .dataset.loading import load
-    from .dataset.mapping import BatchExplainer
     from .dataset.run import explain_dataset
-    from .dataset.stored import ExplanationDataset, status
     from .engines.handlers import ModuleCall
     from .engines.user_rules import register_rule, unregister_rule
     from .evaluation import Faithfulness, Inspection, check, faithfulness
@@ -75,10 +75,10 @@ __all__ = [
 
 # Names by the modules that they come from, imported when they are first used: torch, shap and matplotlib take their time.
 _LAZY = {
-    "BatchExplainer": ".dataset.mapping",
+    "BatchExplainer": ".dataset.batch_explainer",
     "DeepExplainer": ".explainer",
     "Explanation": ".results",
-    "ExplanationDataset": ".dataset.stored",
+    "ExplanationDataset": ".dataset.explanation_dataset",
     "Faithfulness": ".evaluation",
     "Inspection": ".evaluation",
     "JointExplanation": ".results",
@@ -102,7 +102,7 @@ _LAZY = {
     "register_lstm_shap_hook": ".compat.lstm",
     "register_rule": ".engines.user_rules",
     "sequences": ".tables",
-    "status": ".dataset.stored",
+    "status": ".dataset.explanation_dataset",
     "unpatch_captum": ".compat.captum",
     "unpatch_shap": ".compat.shap",
     "unregister_rule": ".engines.user_rules",

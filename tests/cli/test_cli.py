@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import deepshap
 from deepshap.cli import cli
-from deepshap.cli.dial import to_command_line
+from deepshap.cli.sampling import to_command_line
 from deepshap.engines.torch import table
 from deepshap.engines.torch.recurrent import fused
 from deepshap.errors import MAX_MEGABYTES

@@ -355,7 +355,7 @@ def test_values_of_steps_as_players(ragged, tmp_path):
 
 def test_rows_of_like_length_are_explained_together(ragged, tmp_path, monkeypatch):
     """Their padding depends on their own length alone, and their order is restored."""
-    from deepshap.dataset.rows import RowExplainer, padded_length
+    from deepshap.dataset.row_explainer import RowExplainer, padded_length
 
     shapes = []
     explained = RowExplainer._explain

@@ -75,7 +75,7 @@ def format_error(error: Exception) -> str:
 
     text = str(error)
     if isinstance(error, InputError):
-        from .dial import to_command_line
+        from .sampling import to_command_line
 
         text = to_command_line(text)
     if isinstance(error, UnsupportedOperationError):
@@ -162,7 +162,7 @@ data_options = options(
     ),
 )
 
-dial_options = options(
+sampling_options = options(
     click.option(
         "--effort",
         type=float,
@@ -253,7 +253,7 @@ deepshap.load("why.parquet") reads it in Python.
     help="Ask the model whether some of the explanations are true of it; a part of the report.",
 )
 @click.option("--raw", type=FILE, help="The data before scaling, in the form of DATA: shown in tables and reports.")
-@dial_options
+@sampling_options
 @data_options
 @model_options
 @click.option(
@@ -370,7 +370,7 @@ def status(folder: Path, traceback: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}.")
 
-    from ..dataset.stored import status as read_status  # imports shap
+    from ..dataset.explanation_dataset import status as read_status  # imports shap
 
     progress = read_status(folder)
     click.echo(json.dumps({**vars(progress), "complete": progress.is_complete}))

@@ -33,8 +33,8 @@ from .data import (
     select_rows,
     split_names,
 )
-from .dial import LOOKED_AT, describe_reliability, sampling_options, to_command_line
 from .files import parse_sizes
+from .sampling import LOOKED_AT, describe_reliability, sampling_options, to_command_line
 
 if TYPE_CHECKING:
     from ..results import Explanation
@@ -46,7 +46,7 @@ ASKED = 50  # rows about which the model is asked
 def run(folder: Path | None, parts: dict[str, Any], **arguments: Any) -> bool:
     """Explain the data and write what was asked for; return whether all rows could be explained."""
     _import_writers(arguments["report"])
-    dial = sampling_options(arguments, arguments["seed"])
+    sampling = sampling_options(arguments, arguments["seed"])
     source, path = make_source(arguments, arguments["targets"], arguments["groups"]), arguments["data"]
     streamed = folder is not None and _is_streamed(path, source)
     rows, chosen, options = _open(source, folder, arguments) if streamed else _read(source, arguments)
@@ -69,7 +69,7 @@ def run(folder: Path | None, parts: dict[str, Any], **arguments: Any) -> bool:
         data = _rows(chosen, inputs)
         raw = None if arguments["raw"] is None else _rows(chosen, _raw_inputs(chosen, inputs, source, arguments))
         options = {"lengths": _lengths(chosen), "targets": chosen.targets, "raw": raw}
-    asked = {**dial, "ranked_outputs": arguments["ranked_outputs"], "target": arguments["target"]}
+    asked = {**sampling, "ranked_outputs": arguments["ranked_outputs"], "target": arguments["target"]}
     if not arguments["quiet"]:
         _print_sources(rows.said, arguments)
     with tempfile.TemporaryDirectory(prefix="deepshap-") as temporary:
@@ -83,7 +83,7 @@ def run(folder: Path | None, parts: dict[str, Any], **arguments: Any) -> bool:
         )
         explanation = None if folder else written[:]
     reliability = None
-    if _wants_reliability(arguments, dial, explanation is not None) and len(chosen):
+    if _wants_reliability(arguments, sampling, explanation is not None) and len(chosen):
         reliability = describe_reliability(explainer, _move_rows(inputs, axes), _arguments(chosen), asked)
     if explanation is None:
         return _print_run(written, reliability, arguments)
@@ -374,9 +374,9 @@ def _faithfulness(
     return faithfulness(explainer, _move_rows([array[rows] for array in inputs], axes), **options)
 
 
-def _wants_reliability(arguments: dict[str, Any], dial: dict[str, Any], to_file: bool) -> bool:
+def _wants_reliability(arguments: dict[str, Any], sampling: dict[str, Any], to_file: bool) -> bool:
     """Return whether the call reports how far plain Deep SHAP can be trusted."""
-    plain = dial.get("effort", 1) == 1 and "tolerance" not in dial
+    plain = sampling.get("effort", 1) == 1 and "tolerance" not in sampling
     is_reported = to_file or arguments["report"] is not None or not arguments["quiet"]
     return plain and is_reported and not arguments["no_reliability"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..explanation import storage
 from ..results import Explanation, JointExplanation
-from .stored import ExplanationDataset
+from .explanation_dataset import ExplanationDataset
 
 
 def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..engines.user_rules import received, with_rules
 from ..errors import InputError, import_pyarrow, import_ray
+from .batch_explainer import BatchExplainer, feature_columns
 from .folder import check_same, write_atomically
-from .mapping import BatchExplainer, feature_columns
-from .rows import RowExplainer
+from .row_explainer import RowExplainer
 from .run import fingerprint_explainer, plain_or_digest
 from .sources import read_rows
 

@@ -19,11 +19,11 @@ from ..errors import InputError, check_options, check_rows, import_pyarrow
 from ..explanation.labels import duration
 from ..sampling.choice import check_effort
 from ..tables import order_of
+from .explanation_dataset import ExplanationDataset
 from .fingerprint import digest, versions
 from .folder import check_same, intact_parts, parts_in, read_description, remove_leftovers, run_lock, write_part
-from .rows import RowExplainer
+from .row_explainer import RowExplainer
 from .sources import Batch, Source, check_separate, count_parts, open_source
-from .stored import ExplanationDataset
 from .workers import Work, in_this_process, processes
 
 MOST_SHOWN = 20  # values of a list that people still compare
@@ -148,7 +148,7 @@ def explain_dataset(
 
 def _work(stack: ExitStack, explain: RowExplainer, workers: int, ray: str | None) -> Work:
     if ray is not None:
-        from .on_ray import actors
+        from .ray_actors import actors
 
         return stack.enter_context(actors(explain, workers, ray))
     if workers > 1:

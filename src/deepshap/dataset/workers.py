@@ -20,7 +20,7 @@ import psutil
 
 from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError, needed
-from .rows import Part, RowExplainer, format_error
+from .row_explainer import Part, RowExplainer, format_error
 from .sources import Batch
 
 IN_FLIGHT = 2  # parts for each worker: one that it works on, one that waits

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError, import_pyarrow, needed
 from ..explanation.labels import as_labels
 from ..tables import check_columns_exist
-from .rows import RowExplainer
+from .row_explainer import RowExplainer
 from .sources import Batch, read_rows
 
 

@@ -1,4 +1,4 @@
-"""The dial of ``deepshap explain``: effort, tolerance and players, and how far Deep SHAP can be trusted."""
+"""Sampling options of ``deepshap explain``: effort, tolerance and players, and how far Deep SHAP can be trusted."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def parse_players(text: str) -> Any:
         raise InputError(f"--players is no valid JSON: {error}.") from None
 
 
-def describe_reliability(explainer: Any, inputs: Any, arguments: Any, dial: dict[str, Any]) -> str:
+def describe_reliability(explainer: Any, inputs: Any, arguments: Any, sampling: dict[str, Any]) -> str:
     """Return a line on how far Deep SHAP is from the Shapley values, or why that is not known."""
-    options = {name: dial[name] for name in ("players", "seed") if name in dial}
+    options = {name: sampling[name] for name in ("players", "seed") if name in sampling}
     try:
         return str(explainer.reliability(inputs, rows=LOOKED_AT, additional_forward_args=arguments, **options))
     except DeepShapError as error:

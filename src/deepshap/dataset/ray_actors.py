@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engines.user_rules import received, with_rules
 from ..errors import DeepShapError, InputError, import_ray
-from .rows import Part, RowExplainer
+from .row_explainer import Part, RowExplainer
 from .sources import Batch
 from .workers import DEATHS, IMPORTABLE, IN_FLIGHT, Work
 

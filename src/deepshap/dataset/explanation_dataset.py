@@ -16,7 +16,7 @@ from ..errors import InputError, check_options, import_pyarrow
 from ..explanation import storage
 from ..results import Explanation, JointExplanation
 from .folder import failed_rows, is_intact, parts_in, read_description, read_part, run_lock
-from .rows import select_rows
+from .row_explainer import select_rows
 
 SAMPLE = 1000
 
