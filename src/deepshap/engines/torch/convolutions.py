@@ -127,13 +127,8 @@ def by_windows(call: Call) -> Callable[..., Tensor] | None:
     if not transposed:
         options.pop("output_padding", None)
     function = _transposed_windows if transposed else _windows
-    return lambda *args, **kwargs: function(
-        **{**dict(zip(names, args, strict=False)), **kwargs, **_other_options(options)}
-    )
-
-
-def _other_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in ("input", "weight", "bias")}
+    settings = {name: value for name, value in options.items() if name not in ("input", "weight", "bias")}
+    return lambda *args, **kwargs: function(**{**dict(zip(names, args, strict=False)), **kwargs, **settings})
 
 
 def _windows(

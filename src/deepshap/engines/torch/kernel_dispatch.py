@@ -116,7 +116,8 @@ def _kind(operation: Operation) -> int | None:
 def _attention(record: OperationRecord, m: Tensor, axis: int) -> list[Tensor | None] | None:
     """Return the multipliers of attention; None if rows are not first in all operands, or products are large."""
     assert record.reference is not None
-    (q, k, v), (z, p, total) = (list(zip(*sides, strict=True)) for sides in _values_and_memory(record))
+    q, k, v = zip(record.inputs, record.reference.inputs, strict=True)
+    z, p, total = zip(record.memory, record.reference.memory, strict=True)
     queries, keys, width = q[0].shape[-2], k[0].shape[-2], max(q[0].shape[-1], v[0].shape[-1])
     at_once = attention.queries_at_once(queries, keys, width)
     same_shapes = q[0].dim() > 2 and q[0].shape[:-2] == k[0].shape[:-2] == v[0].shape[:-2]
@@ -131,11 +132,6 @@ def _attention(record: OperationRecord, m: Tensor, axis: int) -> list[Tensor | N
     arguments = *_memory_and_strides(m), *sides, *memory, len(m), number(record.arguments[3]), at_once
     _in_blocks(partial(kernel, *arguments), m)
     return list(m_inputs)
-
-
-def _values_and_memory(record: OperationRecord) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    assert record.reference is not None
-    return (record.inputs, record.reference.inputs), (record.memory, record.reference.memory)
 
 
 def _by_heads(v: Tensor, ahead: int = 0) -> Tensor:

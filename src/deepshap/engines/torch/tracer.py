@@ -314,8 +314,7 @@ class Tracer(TorchFunctionMode):
         def run(function: Any, args: Any, kwargs: Any, operands: list[Tensor]) -> Any:
             varying = tuple(have_history(operands))
             rule = None if linear else operation.for_active(args, kwargs, sum(varying))
-            result = self._by_rule(call.name, function, rule, args, kwargs, operands, varying)
-            return result
+            return self._by_rule(call.name, function, rule, args, kwargs, operands, varying)
 
         return run_on_surrogates(call, args, kwargs, run, operation.rounds and not linear)
 
@@ -340,15 +339,11 @@ class Tracer(TorchFunctionMode):
         function = (
             partial(call.implementation, context=self.context) if call.operation.recurrent else call.implementation
         )
-        result = self._compose(call.name, function, call.args, call.kwargs)
-        return result
-
-    def _compose(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
-        self.tape.composites.append(name)
+        self.tape.composites.append(call.name)
         with self:
-            result = function(*args, **{KEYWORDS.get(key, key): value for key, value in kwargs.items()})
+            result = function(*call.args, **{KEYWORDS.get(key, key): value for key, value in call.kwargs.items()})
         self.tape.composites.pop()
-        return result if name in VIEWS else replace(result, as_new_tensor)
+        return result if call.name in VIEWS else replace(result, as_new_tensor)
 
     def _cast(self, call: Call) -> Any:
         with torch.no_grad():

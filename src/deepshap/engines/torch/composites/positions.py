@@ -144,18 +144,14 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     axes = [k for k, e in enumerate(axis_entries) if isinstance(e, Tensor)]
     moved, size = sliced.movedim(axes, tuple(range(len(axes)))), [sliced.shape[a] for a in axes]
     rest = moved.shape[len(axes) :]
-    flat_positions = _join_indices([axis_entries[a] for a in axes], size)
+    indices = [i.to(torch.float64) for i in torch.broadcast_tensors(*(axis_entries[a] for a in axes))]
+    flat_positions = _flat_position(*indices, sizes=tuple(size))
     shape = flat_positions.shape
     values = lookup(_to_float(moved.reshape(math.prod(size), math.prod(rest))), torch.atleast_1d(flat_positions))
     values = values.reshape((*shape, *rest))
     if advanced == list(range(advanced[0], advanced[-1] + 1)):  # otherwise the axes of the positions come first
         values = values.movedim(tuple(range(len(shape))), tuple(range(axes[0], axes[0] + len(shape))))
     return _cast_like(values, input)
-
-
-def _join_indices(indices: list[Tensor], sizes: list[int]) -> Tensor:
-    floats = [i.to(torch.float64) for i in torch.broadcast_tensors(*indices)]
-    return _flat_position(*floats, sizes=tuple(sizes))
 
 
 def _normalize_index(input: Tensor, index: Any) -> list[Any]:
