@@ -1,4 +1,4 @@
-"""``deepshap check``: which operations a model uses, and how each is treated."""
+"""``deepshap check``: list the operations of a model, and the treatment of each."""
 
 from __future__ import annotations
 

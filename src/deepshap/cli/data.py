@@ -1,4 +1,4 @@
-"""Data and background from files, as arrays with their names."""
+"""Read data and background from files, as arrays with their names."""
 
 from __future__ import annotations
 

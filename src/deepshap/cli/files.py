@@ -1,4 +1,4 @@
-"""What can be told to be wrong with a call before anything is imported that takes time: files and options."""
+"""Check files and options before any slow import, so that a wrong call fails at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models from files and factories, without running code that the user did not name; what they take, and what they return."""
+"""Load models from files and factories, without running code that the user did not name; cast inputs, select outputs."""
 
 from __future__ import annotations
 

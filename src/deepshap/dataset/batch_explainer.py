@@ -1,4 +1,4 @@
-"""Explaining as a step of other engines: a class that maps batches of columns to batches of columns."""
+"""Explain batches of columns within pipelines of other libraries: Ray Data, Spark, Daft."""
 
 from __future__ import annotations
 

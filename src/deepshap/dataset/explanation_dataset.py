@@ -1,4 +1,4 @@
-"""What a run wrote, read back: a part, some rows, a sample, or everything. A part is a file of ``Explanation.save``."""
+"""Read the folder of a run: a part, some rows, a sample, or everything. A part is a file of ``Explanation.save``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the results of a run depend on, as SHA-256 digests that are the same in every process.
+"""SHA-256 digests of what the results of a run depend on, the same in every process.
 
-Values count, modules of code do not: of a model its weights, its layers with their settings and how Keras joins them; of arrays
-their bytes; of a file its content; of a function, such as ``output=``, its own code and what its closure holds. A change in the
-code of a model or of a function that is called is not noticed.
+A digest covers values, not modules of code: the weights of a model, its layers with their settings and how Keras joins them; the
+bytes of arrays; the content of files; and the code and closure of a function such as ``output=``. A change in the code of a
+model, or of a function that is called, is not noticed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The folder of a run: its parts, Parquet files that are complete and as they were written, or not there.
+"""The folder of a run: a Parquet file for each part, which is complete or not there.
 
-A part is written aside, flushed, and renamed to a name that holds the digest of its content, so that a part that was cut off or
-damaged is noticed. Its metadata say what the run is: on what the results depend (the fingerprint) and how many rows and parts
-there are. Nothing else is in the folder, so that pandas, polars and pyarrow read it as one table; the lock that keeps two runs
-apart is a hidden file beside it.
+A part is written to a temporary file, flushed, and renamed to a name with the digest of its content, so that a damaged part is
+noticed. Its metadata describe the run: the fingerprint of what the results depend on, and the numbers of rows and parts. The
+folder holds nothing else, so that pandas, polars and pyarrow read it as one table; the lock that keeps other runs out is a hidden
+file beside the folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads what was written: files of explanations, and folders of them."""
+"""Load explanations from files, or from the folder of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explaining as a step of a Ray Data pipeline (needs the extra `deepshap[ray]`)."""
+"""Explain the rows of a Ray Data pipeline (needs the extra `deepshap[ray]`)."""
 
 from __future__ import annotations
 

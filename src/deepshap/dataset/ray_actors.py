@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster that explain the parts of a run; whoever started the run reads and writes them."""
+"""Explain the parts of a run in actors of a Ray cluster; the process that started the run reads and writes them."""
 
 from __future__ import annotations
 

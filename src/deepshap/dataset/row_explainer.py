@@ -1,7 +1,7 @@
-"""Rows in, their long table out: what every worker does, in this process, in another one or in an actor.
+"""Explain a batch of rows and return its long table: the work of every process or actor.
 
-Rows of similar length are padded to the same length and explained together. Where an explanation fails, the rows are explained in
-halves, down to the row that is to blame; the explanations of the others are put together again, in the rows' order, as one
+Rows of similar length are padded to the same length and explained together. If an explanation fails, the rows are explained in
+halves, down to the row that fails. The explanations of the other rows are concatenated in the rows' order as one
 ``Explanation``, and written as ``explanation.storage`` describes.
 """
 

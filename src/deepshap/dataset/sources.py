@@ -1,7 +1,7 @@
-"""Where the rows of a run come from: Parquet files, arrays and tables in memory or mapped from disk.
+"""Sources of the rows of a run: Parquet files, arrays and tables, in memory or mapped from disk.
 
-``open_source`` finds out what a user names, and returns a ``Source``, of which any rows can be read as a ``Batch``. How tables
-are read is decided once for the whole data set, so that a row does not depend on its part.
+``open_source`` returns a ``Source``, from which any rows can be read as a ``Batch``. How tables are read is decided once for the
+whole data set, so that a row does not depend on its part.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who explains the parts: this process, or several, to which model and background are handed once."""
+"""Explain the parts of a run in this process or in several, each of which gets model and background once."""
 
 from __future__ import annotations
 

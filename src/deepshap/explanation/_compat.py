@@ -1,6 +1,6 @@
-"""Private interfaces of slicer, on which ``shap.Explanation`` is built: which array follows which axes of the values.
+"""Private interfaces of slicer, on which ``shap.Explanation`` is built: the axes of each array.
 
-There is no public one that tells it. All exist in slicer 0.0.7 and 0.0.8. Without them an explanation is an error that says so.
+slicer has no public interface for them. They exist in slicer 0.0.7 and 0.0.8; without them explanations raise an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Rows of several explanations put together, with all that is known of them."""
+"""Concatenate the rows of several explanations, with all fields.
+
+Arrays with an axis of rows are joined along it. Everything else (names, background, players) must be equal in all explanations.
+Sequences are padded to the longest one if their lengths are known, and step labels that differ become labels of each row.
+Replicates are expanded to the same number, which leaves all standard errors unchanged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Attributions with their names: shap's Explanation, with slices, sums over time and over features."""
+"""Attributions with names: ``shap.Explanation`` with sums over time and features, and slices that keep all fields.
+
+shap stores arrays that run parallel to ``values`` and slices them together. The sums here are taken in float64 and drop what
+belonged to the summed axis; standard errors follow by ``uncertainty.Errors``.
+"""
 
 from __future__ import annotations
 

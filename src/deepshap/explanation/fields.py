@@ -1,4 +1,8 @@
-"""What an explanation carries beside values, data and names: ids, labels, lengths, targets, outputs, gap."""
+"""Fields of an explanation beside values, data and names: ids, labels, lengths, targets, outputs, gap, standard errors.
+
+A field of arrays declares the axes of ``values`` that it runs along; its setter checks the shape. Facts that hold for the whole
+explanation (``FACTS``) are plain attributes.
+"""
 
 from __future__ import annotations
 

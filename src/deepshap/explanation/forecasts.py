@@ -1,4 +1,4 @@
-"""What an explanation of forecasts carries beside that of any sequences: lags, horizons, times, series and parameters."""
+"""Fields of an explanation of forecasts beside those of any sequence: lags, horizons, times, series and parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and grids: where their channels are."""
+"""Find the axis of the channels of images and grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How explanations look in notebooks: a few lines, in light and in dark, that fetch nothing."""
+"""The summary of an explanation in notebooks: HTML for light and dark themes, without scripts or outside resources."""
 
 from __future__ import annotations
 

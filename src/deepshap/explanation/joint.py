@@ -1,4 +1,8 @@
-"""The attributions of a model with several inputs: one for each of them."""
+"""Attributions of a model with several inputs: one ``Attributions`` for each input.
+
+Fields that describe rows or outputs are shared by all inputs. ``values``, ``data`` and standard errors are lists (dicts) over the
+inputs. Other fields of a single input raise an error that names the inputs to choose from.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of rows, steps, features and outputs: how they are read, and how labels, counts and times are written."""
+"""Labels of rows, steps, features and outputs: read them as arrays, and write labels, counts and times as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanations as tables: a line per row, step, feature and output, for pandas; and as an xarray Dataset."""
+"""Explanations as long tables (a line for each row, step, feature and output) and as xarray datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Standard errors of values and of their sums, whose terms have errors that are not independent."""
+"""Standard errors of values and of their sums, whose terms may have dependent errors.
+
+Methods that sample return independent estimates (replicates) of all values. The standard error of a sum is computed from the sums
+of the replicates, which accounts for every dependence among its terms. What an error holds beyond the spread of the replicates
+is treated as bias of unknown sign.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of explanations of sequences (they need matplotlib: the extra `deepshap[plots]`). docs/plots.md shows them all.
+"""Plots of explanations of sequences (need matplotlib: the extra `deepshap[plots]`). docs/plots.md shows all of them.
 
 Each function takes an ``Explanation``, draws into the ``ax`` it is given or else into a new figure, and returns the axes. None
 calls ``plt.show`` unless you pass ``show=True``, as in shap. Red pushes the output up; blue, hatched, pushes it down.

@@ -1,4 +1,4 @@
-"""Groups of rows beside each other, and rows that are unlike the others."""
+"""Plots that compare groups of rows, and that find rows unlike the others."""
 
 from __future__ import annotations
 

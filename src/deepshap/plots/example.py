@@ -1,4 +1,4 @@
-"""Pictures of a single row: its inputs, when they pushed one output up or down, how that builds up, and all its outputs."""
+"""Plots of a single row: its inputs, attributions over time, how they build up the output, and all outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecasts: which lags and covariates drive each horizon, one forecast with its drivers, and drivers over time."""
+"""Plots of forecasts: the lags and covariates that drive each horizon, one forecast, and forecasts over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's answers for a data set rest on: per feature, per step, per feature and step; and whether that is true of it."""
+"""Plots of many rows: importance by feature, by step, and by both; faithfulness; interactions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What pictures need to know of an explanation: checks, docstrings and plain arrays of one output, rows first.
+"""Read explanations for plots: checks of arguments, shared docstrings, and arrays of one output, rows first.
 
-Whatever its form, an explanation is read into ``Sequences``, attributions (rows, steps, features). A table has one step. Players
-that follow each other in time are steps. The channels of an image are features. Ids of categories are one feature.
+Every explanation is read into ``Sequences``, attributions (rows, steps, features). A table has one step. Players that follow each
+other in time are steps. The channels of an image are features. Ids of categories are one feature.
 """
 
 from __future__ import annotations

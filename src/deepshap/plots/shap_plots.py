@@ -1,11 +1,11 @@
-"""shap's own plots of sequences: bar, waterfall, force, beeswarm, scatter and the heat map of many rows.
+"""shap's own plots for sequences: bar, waterfall, force, beeswarm, scatter and the heat map of many rows.
 
-shap draws matrices (rows, features). A sequence is brought into that form first: attributions are summed over time, or taken at
-one ``step``; players stay what they are; the inputs of a JointExplanation stand side by side. Labels, units and a robust scale
-are those of our other pictures. Where standard errors are known, bars get whiskers of two of them, and points below two of them
-are hollow.
+shap draws matrices (rows, features). Attributions of a sequence are first summed over time, or taken at one ``step``; players
+stay unchanged; the inputs of a JointExplanation are concatenated. Labels, units and a robust scale are those of the other
+plots. If standard errors are known, bars get whiskers of two standard errors, and points below two standard errors are hollow.
 
-shap places points with NumPy's global generator; a picture is the same each time, and the generator's state is put back.
+shap places points with NumPy's global generator. The generator is seeded for the plot and its state is restored, so that a
+plot is the same each time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Colours, labels and panels that every picture shares.
+"""Colours, labels and panels that all plots share.
 
-Red pushes the output up, blue pushes it down. The two are equally light, so in print without colour they would be the
-same grey: wherever position does not tell them apart, blue is hatched as well.
+Red pushes the output up, blue pushes it down. Both are equally light and would be the same grey in print: where position does
+not tell them apart, blue is hatched as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Texts and images, shaded by what their tokens and pixels contributed; texts as HTML, too."""
+"""Plots of texts and images, shaded by the contributions of their tokens and pixels; texts also as HTML."""
 
 from __future__ import annotations
 

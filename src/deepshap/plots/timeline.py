@@ -1,4 +1,4 @@
-"""The axis of the steps: numbers, dates or labels, in bins where there are too many steps to draw."""
+"""The time axis of plots: numbers, dates or labels, with several steps in a column if there are too many to draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a report shows: an explanation of any kind, read into one form."""
+"""Read an explanation of any kind into the form that a report shows.
+
+Every input becomes one or several ``Part`` objects with values (rows, steps, features, outputs): a table has one step, a text one
+feature, and an image has columns of pixels as steps and lines of pixels as features.
+"""
 
 from __future__ import annotations
 

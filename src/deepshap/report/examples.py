@@ -1,4 +1,4 @@
-"""The rows of a report: what the model said of each, how wrong it was, and which of them are worth a place."""
+"""The rows of a report: the prediction of each, its error, and the choice of the rows that are shown."""
 
 from __future__ import annotations
 

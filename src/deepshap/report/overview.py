@@ -1,7 +1,7 @@
-"""What a report says of all rows together: importance, groups of rows, values against attributions, faithfulness.
+"""Summaries over all rows: importance, groups of rows, values against attributions, faithfulness.
 
-Means are over the rows, taken block by block. Where a model has several outputs, they are followed by two more: all outputs
-together (their mean), and the highest output of each row, if the outputs can be compared.
+Means over the rows are computed block by block. If a model has several outputs, two more follow them: the mean of all outputs,
+and the highest output of each row, if the outputs can be compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Explanations, as explainers return them: attributions, and the tables, files, pages and sums that are made of them."""
+"""``Explanation`` and ``JointExplanation``, the results of explainers, with methods for reports, tables and files."""
 
 from __future__ import annotations
 

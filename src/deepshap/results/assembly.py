@@ -1,4 +1,4 @@
-"""Make explanations of what an explainer found."""
+"""Assemble explanations from the arrays of an attribution, and add names and labels."""
 
 from __future__ import annotations
 
