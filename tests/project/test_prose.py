@@ -29,6 +29,7 @@ LIMITS = {
     "README.md": 900,
     "docs/architecture.md": 3000,
     "docs/keras.md": 1100,
+    "docs/supported-models.md": 1200,
 }  # words
 
 

@@ -20,19 +20,25 @@ OUTCOMES = ("exact", "refused", "wrong", "crashed")
 PAGE = Path(__file__).parents[2] / "docs" / "supported-models.md"
 HEAD = """# Models of published libraries
 
-`make zoo` writes this page. It builds {models} models of published libraries from their configurations, with random weights,
-in an environment of its own, and explains three rows of each against four references: {said}.
+This page shows whether deepshap explains a model of a library that you use, and how long the explanation takes.
+`make zoo` writes the page: it builds {models} models from their configurations with random weights, and explains three
+rows of each model against four references. Result: {said}.
 
-The gap is the largest difference between the sums of the attributions and the differences of the model's own outputs,
-relative to the outputs. Models run in float64; where the gap is about 1e-8, the model computes with float32 within. Time is the
-processor's time of an explanation of one output over that of the framework's own forward pass and gradient of as many rows as
-there are pairs, once both are warm, by default and within `frozen()`; for models of Keras, whose gradient TensorFlow has
-compiled, only that. Half of those of PyTorch take less than {default:.1f} times a gradient, within `frozen()` {frozen:.1f}, and
-half of those of Keras less than {keras:.1f}. Where it says *on all pairs*, as of {pairs}, rows could not be found in all that the
-model computes: both sides run on every pair then, where either runs once elsewhere. These models are tiny, so that most of it is
-Python: of large ones see the [benchmarks](benchmarks.md).
+- **Gap**: the largest difference between the sum of the attributions and the difference of the model's outputs, relative
+  to the outputs; of all models of a library, the largest. Models run in float64. Some models compute in float32
+  internally; their gap is about 1e-8 to 1e-6.
+- **Time**: process time of the explanation of one output, relative to the framework's forward pass and gradient on as
+  many rows as there are pairs, after warm-up; the median of the library. These models are tiny, so most of the time is
+  Python. The [benchmarks](benchmarks.md) measure large models.
+- **Frozen**: the same ratio within `frozen()`. Keras models are compared within `frozen()` only, with a gradient compiled by
+  TensorFlow.
+- **\\***: deepshap cannot identify the rows in all tensors of this model, so both sides run on every (row, reference) pair
+  ({pairs} models). For all other models, both sides run once per row and reference where possible.
 
-The table of models is in `tests/zoo/`; its recurrent part runs with every test run."""
+Over all PyTorch models, the median time is {default:.1f} times a gradient, or {frozen:.1f} times within `frozen()`. Over all
+Keras models, the median is {keras:.1f} times a gradient.
+
+The models are defined in `tests/zoo/`. Every test run explains some of the recurrent ones."""
 
 
 def of_library(library: str) -> None:
@@ -75,20 +81,29 @@ def medians(findings: list[Finding]) -> dict[str, float]:
 
 
 def page(findings: list[Finding]) -> str:
-    """docs/supported-models.md."""
+    """Return the text of docs/supported-models.md."""
     counts = Counter(finding.outcome for finding in findings)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
     lines = [HEAD.format(models=len(findings), said=said, pairs=sum(f.pairs for f in findings), **medians(findings))]
-    for library, of_it in groupby(findings, key=lambda finding: finding.library):
-        lines += [
-            f"\n## {library}\n",
-            "| Model | Outcome | Gap | Time over a gradient, frozen |",
-            "| --- | --- | --- | --- |",
-        ]
-        lines += [f"| {f.name} | {f.outcome} | {'' if f.gap is None else f'{f.gap:.0e}'} | {times(f)} |" for f in of_it]
-    lines += ["\n## Refused, and why\n"]
+    libraries = {name: list(group) for name, group in groupby(findings, key=lambda finding: finding.library)}
+    torch = {name: any(f.over_gradient is not None for f in group) for name, group in libraries.items()}
+    lines += ["\n## PyTorch\n", "| Library | Exact | Gap | Time | Frozen |", "| --- | --- | ---: | ---: | ---: |"]
+    lines += [row(name, group, "over_gradient", "frozen") for name, group in libraries.items() if torch[name]]
+    lines += ["\n## Keras\n", "| Library | Exact | Gap | Frozen |", "| --- | --- | ---: | ---: |"]
+    lines += [row(name, group, "frozen") for name, group in libraries.items() if not torch[name]]
+    lines += ["\n## Refused models\n"]
     lines += [f"- **{f.library}, {f.name}**: {reason(f.why)}" for f in findings if f.outcome != "exact"]
     return "\n".join(lines) + "\n"
+
+
+def row(library: str, findings: list[Finding], *ratios: str) -> str:
+    """Return the row of a library: its exact models, the largest gap, and the median of each ratio."""
+    exact = [f for f in findings if f.outcome == "exact"]
+    names = "; ".join(f.name + "\\*" * f.pairs for f in exact)
+    gap = max((f.gap for f in exact if f.gap is not None), default=None)
+    figures = [[v for f in exact if (v := getattr(f, ratio)) is not None] for ratio in ratios]
+    cells = [library, names, "" if gap is None else f"{gap:.0e}"]
+    return f"| {' | '.join([*cells, *(f'{statistics.median(v):.1f}' if v else '' for v in figures)])} |"
 
 
 def reason(why: str) -> str:
