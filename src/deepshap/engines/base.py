@@ -132,11 +132,11 @@ class BaseEngine(ABC):
     def _twin(self) -> Self:
         engine = object.__new__(type(self))
         engine.__dict__.update(self.__dict__, _dtypes=set())
-        engine._begin()
+        engine._reset()
         engine.forget()
         return engine
 
-    def _begin(self) -> None:  # noqa: B027
+    def _reset(self) -> None:  # noqa: B027
         """Create what no other engine of the model may share."""
 
     # ------------------------------------------------------------------ reading

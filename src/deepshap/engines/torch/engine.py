@@ -236,7 +236,7 @@ class TorchEngine(UnmodifiedModel):
                 self._folded_batch = FoldedBatch.find(both, alone, lambda rows: self.record(rows).tape, self.eps)
             except Exception:  # of a model that does not take such rows, too
                 self._needs_aligned_pairs = True
-        footprint, self._is_recurrent = footprint_of(recorded.tape, tracer.tape, recorded.leaves)
+        footprint, self._recurrent = footprint_of(recorded.tape, tracer.tape, recorded.leaves)
         return footprint
 
     def _traced_pair(self, example: Points, reference: Points) -> tuple[Recorded, Tracer]:
@@ -254,7 +254,7 @@ class TorchEngine(UnmodifiedModel):
         reduce = of_pairs if multipliers else over_references if comparison.all_pairs else row_by_row
         if comparison.all_pairs and comparison.examples.extra:
             fit = plan.memory // max(1, len(comparison.references) * sum(self._footprint or ()))
-            if self._is_recurrent and 0 < fit < len(
+            if self._recurrent and 0 < fit < len(
                 comparison.examples
             ):  # pairs of all lengths run together, part by part
                 parts = [comparison.part(slice(at, at + fit)) for at in range(0, len(comparison.examples), fit)]
@@ -300,7 +300,7 @@ class TorchEngine(UnmodifiedModel):
         """
         groups, b = groups_of(comparison.examples), len(comparison.references)
         fit = plan is not None and comparison.pairs * sum(self._footprint or ()) <= plan.memory
-        if self._needs_aligned_pairs or (fit and is_faster_at_once(comparison.pairs, len(groups), self._is_recurrent)):
+        if self._needs_aligned_pairs or (fit and is_faster_at_once(comparison.pairs, len(groups), self._recurrent)):
             return None
         halves = [half for rows in groups for half in np.array_split(rows, 2 if len(rows) == b > 1 else 1)]
         parts, prefix_cache = [], PrefixCache([])
