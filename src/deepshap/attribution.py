@@ -367,12 +367,12 @@ def _in_cells(result: AttributionResult, request: AttributionRequest) -> Attribu
     if players is None:
         return result
     if not examples.form.packed:
-        return result.map(players.by_input)
+        return result.map(players.split_by_input)
     (x,), lengths = examples.inputs, np.asarray(examples.extra[0].cpu())
     valid = np.arange(x.shape[1]) < lengths[:, None]
     cells = np.broadcast_to(valid.reshape(*valid.shape, *[1] * (len(x.shape) - 1)), (*x.shape, 1))
     padding = players.summed([cells]) == 0  # where no model reads
-    return result.map(lambda values: players.by_input(zero_and_redistribute(values, padding, (1,))))
+    return result.map(lambda values: players.split_by_input(zero_and_redistribute(values, padding, (1,))))
 
 
 def _measure_costs(engine: Engine, request: AttributionRequest) -> None:
@@ -539,7 +539,7 @@ def _answer(
     if isinstance(part, Attribution):
         contributions: np.ndarray | None = None
         for _, at, of_chunk in _explained(engine, part.comparison, plan, bar, None):
-            values = sums.by_players(of_chunk)[0]  # summed over the references of the chunk
+            values = sums.sum_by_players(of_chunk)[0]  # summed over the references of the chunk
             if contributions is None:
                 contributions = np.zeros((len(part.comparison.examples), *values.shape[1:]))
             contributions[at] += values

@@ -11,7 +11,7 @@ from plotting import BASE, bars, explanation, image, no_window, numbers, panel, 
 
 import deepshap
 from deepshap import InputError, plots
-from deepshap.plots.style import is_outlier, limit_of
+from deepshap.plots.style import color_limit, is_outlier
 
 pytestmark = pytest.mark.usefixtures("no_window")
 CUT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
@@ -31,8 +31,8 @@ def test_what_is_far_out():
         is_outlier(np.array([0.0, 1, 2, 3, 4, 5, 12.2])).tolist() == [False] * 7
     )  # quartiles 2.25 and 4.75: up to 12.25
     assert is_outlier(np.array([0.0, 1, 2, 3, 4, 5, 14])).tolist() == [False] * 6 + [True]
-    assert limit_of(np.array([-5.0, 1, 2, 3, 4, 14, np.nan]), robust=True) == 5
-    assert limit_of(np.zeros(3), robust=True) == 1
+    assert color_limit(np.array([-5.0, 1, 2, 3, 4, 14, np.nan]), robust=True) == 5
+    assert color_limit(np.zeros(3), robust=True) == 1
 
 
 @pytest.mark.parametrize("draw", [plots.heatmap, plots.importance_map, plots.outliers])

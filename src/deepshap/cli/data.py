@@ -242,7 +242,7 @@ def _from_arrays(path: Path, source: Source) -> Data:
         raise InputError(f"--id, --time, --features and --format are for tables; {path} is an array.")
     loaded = _load(path)
     if not isinstance(loaded, dict):
-        return Data([_with_rows(loaded, str(path))])
+        return Data([_check_has_rows(loaded, str(path))])
     options = source.beside | ({} if source.lengths is None else {"lengths": source.lengths})
     special: dict[str, Any] = {option: loaded[name] for option, name in options.items() if name in loaded}
     rest = [name for name in loaded if name not in options.values()]
@@ -255,13 +255,13 @@ def _from_arrays(path: Path, source: Source) -> Data:
     if not names or missing:
         wanted = f"no array {missing[0]!r}; it has" if missing else "several arrays, choose with --array:"
         raise InputError(f"{path} has {wanted} {', '.join(rest)}.")
-    inputs = [_with_rows(loaded[name], f"{path}, array {name!r},") for name in names]
+    inputs = [_check_has_rows(loaded[name], f"{path}, array {name!r},") for name in names]
     if len({len(array) for array in inputs}) > 1:
         raise InputError(f"the arrays of {path} have different numbers of rows: {[len(array) for array in inputs]}.")
     return Data(inputs, **special, passes_lengths="lengths" in special)
 
 
-def _with_rows(array: np.ndarray, what: str) -> np.ndarray:
+def _check_has_rows(array: np.ndarray, what: str) -> np.ndarray:
     if not array.ndim:
         raise InputError(f"{what} holds a single value without an axis of rows: give an array (rows, ...).")
     return array

@@ -48,7 +48,7 @@ def concat_explanations(parts: Sequence[Any]) -> Any:
 
 
 def _join_rows(parts: Sequence[Attributions]) -> Attributions:
-    parts = _equally_long(parts)
+    parts = _pad_to_longest(parts)
     shapes = [np.shape(part.values) for part in parts]
     if not all(part._rows for part in parts):
         raise InputError("concat needs an axis of rows: of a single one take explanation[[0]], not explanation[0].")
@@ -56,7 +56,7 @@ def _join_rows(parts: Sequence[Attributions]) -> Attributions:
         raise InputError(f"concat needs rows of one shape, not values of shape {' and '.join(map(str, shapes))}.")
     for name in UNIFORM:
         _check_same(name, [getattr(part, name) for part in parts])
-    parts = _with_as_many_replicates(parts)
+    parts = _equalize_replicates(parts)
     tracked = [tracked_arrays(part._s) for part in parts]
     names = dict.fromkeys(name for arrays in tracked for name in arrays)
     result = copy.copy(parts[0])
@@ -72,7 +72,7 @@ def _join_rows(parts: Sequence[Attributions]) -> Attributions:
     return result
 
 
-def _equally_long(parts: Sequence[Attributions]) -> Sequence[Attributions]:
+def _pad_to_longest(parts: Sequence[Attributions]) -> Sequence[Attributions]:
     """Pad sequences to the longest of all, if their lengths are known."""
     steps = [part._steps for part in parts]
     have_lengths = all(part._rows and part.lengths is not None for part in parts)
@@ -99,7 +99,7 @@ def _pad_steps(part: Attributions, steps: int) -> Attributions:
     return result
 
 
-def _with_as_many_replicates(parts: Sequence[Attributions]) -> Sequence[Attributions]:
+def _equalize_replicates(parts: Sequence[Attributions]) -> Sequence[Attributions]:
     """Return the parts with equally many replicates, as many as the most that one has; unchanged if one has none."""
     counts = [len(part._replicates) for part in parts]
     if len(set(counts)) == 1 or not all(counts):

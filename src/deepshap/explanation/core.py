@@ -68,7 +68,7 @@ class Attributions(Fields, shap.Explanation):
         """
         axis = self._steps_axis("over_time")
         names = self.feature_names
-        summed = self._summed(axis, data)
+        summed = self._sum_axis(axis, data)
         summed._forget("step_labels", "valid_steps", "lags")
         summed.feature_names = numbered("Feature", summed.values.shape[axis]) if names is None else names
         return summed
@@ -106,7 +106,7 @@ class Attributions(Fields, shap.Explanation):
         names = list(names)
         check_count("step_names", names, steps, distinct=False)  # words may come again
         alone = data is None and self.values.shape[axis + 1] == 1
-        summed = self._summed(axis + 1, np.max if alone else data)
+        summed = self._sum_axis(axis + 1, np.max if alone else data)
         summed.feature_names = names
         return summed
 
@@ -313,7 +313,7 @@ class Attributions(Fields, shap.Explanation):
         return twin
 
     def __getitem__(self, item: Any) -> Any:
-        items = _without_ellipsis(item, np.ndim(self.values))
+        items = _expand_ellipsis(item, np.ndim(self.values))
         if self._rows and _takes_none(items[0], len(self.values)):  # slicer would lose the other axes
             one_row = self._of_rows(lambda array: np.zeros((1, *array.shape[1:]), array.dtype))
             part = one_row[(slice(None), *items[1:])]._of_rows(lambda array: array[:0])
@@ -342,12 +342,12 @@ class Attributions(Fields, shap.Explanation):
 
     # ------------------------------------------------------------------ shap's arithmetic
     def _apply_binary_operator(self, *args: Any) -> Self:
-        return self._changed(self._by_shap(super()._apply_binary_operator, *args))
+        return self._forget_outputs(self._by_shap(super()._apply_binary_operator, *args))
 
     def _numpy_func(self, fname: str, **kwargs: Any) -> Self:
         if fname in REDUCTIONS and not self._joins_names(kwargs["axis"]):
-            return self._reduced(fname, getattr(np, fname), kwargs["axis"])
-        result: Self = self._changed(self._by_shap(super()._numpy_func, fname, **kwargs))
+            return self._aggregate(fname, getattr(np, fname), kwargs["axis"])
+        result: Self = self._forget_outputs(self._by_shap(super()._numpy_func, fname, **kwargs))
         if fname != "abs":
             result._forget(*OF_ROWS, "step_labels", "lags", *(() if kwargs.get("axis") == 0 else ("steps",)))
         return result
@@ -356,10 +356,10 @@ class Attributions(Fields, shap.Explanation):
         """Return a percentile along an axis, as shap's method does."""
         check_number("q", q, 0, 100)
         if self._joins_names(axis):
-            return self._changed(self._by_shap(super().percentile, q, axis))
-        return self._reduced("percentile", lambda array, axis: np.percentile(array, q, axis), axis)
+            return self._forget_outputs(self._by_shap(super().percentile, q, axis))
+        return self._aggregate("percentile", lambda array, axis: np.percentile(array, q, axis), axis)
 
-    def _reduced(self, name: str, function: Callable[..., Any], axis: int | None) -> Self:
+    def _aggregate(self, name: str, function: Callable[..., Any], axis: int | None) -> Self:
         """Aggregate an axis, or all: drop what belonged to its positions, and keep the base values as far as they hold."""
         axes = self._inputs + len(self.output_dims)
         if axis is not None and not (is_whole(axis) and -axes <= axis < axes):
@@ -380,13 +380,15 @@ class Attributions(Fields, shap.Explanation):
             left.op_history[-1], name=name, args=(), kwargs={"axis": axis}, collapsed_instances=axis == 0
         )
         left.values = function(self.values, axis=axis)
-        left._changed(left)._track(**{key: Obj(None) for key in gone if key not in ("values", "data", "base_values")})
-        left._track(base_values=Obj(base, _without(axis, dims)), data=Obj(self._aggregated(function, axis)))
-        left.output_dims = tuple(_without(axis, self.output_dims))
+        left._forget_outputs(left)._track(
+            **{key: Obj(None) for key in gone if key not in ("values", "data", "base_values")}
+        )
+        left._track(base_values=Obj(base, _remaining_axes(axis, dims)), data=Obj(self._aggregate_data(function, axis)))
+        left.output_dims = tuple(_remaining_axes(axis, self.output_dims))
         left.compute_time = self.compute_time
         return left
 
-    def _aggregated(self, function: Callable[..., Any], axis: int | None) -> Any:
+    def _aggregate_data(self, function: Callable[..., Any], axis: int | None) -> Any:
         """Return the data aggregated along an axis; None if the function does not apply to the data."""
         if axis is not None and axis >= self._inputs:
             return self.data
@@ -403,7 +405,7 @@ class Attributions(Fields, shap.Explanation):
         return isinstance(names, (list, np.ndarray)) and len(names) > 0 and isinstance(names[0], (list, np.ndarray))
 
     @staticmethod
-    def _changed(result: Any) -> Any:
+    def _forget_outputs(result: Any) -> Any:
         """Forget the fields that do not hold for other values."""
         result._forget("outputs", "gap", *result._error_names)
         return result
@@ -436,7 +438,7 @@ class Attributions(Fields, shap.Explanation):
             return list(map(str, as_texts(labels)))
         return [f"Step {i}" for i in (positions if np.ndim(positions) else range(self.values.shape[self._rows]))]
 
-    def _summed(self, axis: int, data: Summary) -> Self:
+    def _sum_axis(self, axis: int, data: Summary) -> Self:
         summed = self[(*(slice(None),) * axis, 0)]
         summed.values = self.values.sum(axis, dtype=np.float64)
         if self._errors is not None:
@@ -474,7 +476,7 @@ def _check_size(what: str, names: Any, of: str, size: int) -> None:
         raise InputError(f"{what} holds {len(array)} names for {size} {of}.")
 
 
-def _without(axis: int | None, dims: Sequence[int]) -> list[int]:
+def _remaining_axes(axis: int | None, dims: Sequence[int]) -> list[int]:
     """Return the numbers of axes after one of them, or all, were removed."""
     return [] if axis is None else [dim - (dim > axis) for dim in dims if dim != axis]
 
@@ -495,7 +497,7 @@ def _takes_none(item: Any, rows: int) -> bool:
     return not (array.any() if array.dtype == bool else array.size)
 
 
-def _without_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
+def _expand_ellipsis(item: Any, axes: int) -> tuple[Any, ...]:
     """Write an ellipsis out; shap miscounts the axes behind it when it resolves a name there."""
     items = item if isinstance(item, tuple) else (item,)
     at = next((position for position, i in enumerate(items) if i is Ellipsis), None)

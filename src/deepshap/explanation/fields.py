@@ -13,7 +13,7 @@ import numpy as np
 from slicer import Alias, Obj, Slicer
 
 from ..errors import InputError
-from ..explanation.labels import as_array, as_labels, with_plain_texts
+from ..explanation.labels import as_array, as_labels, to_python_texts
 from ..formulas.additivity import zero_and_redistribute
 from ._compat import tracked_arrays, tracked_labels, tracked_objects
 from .forecasts import Forecasts
@@ -59,7 +59,7 @@ class Fields(Forecasts):
     @property
     def row_ids(self) -> Any:
         """Ids of the rows, (rows,); texts are str of Python in an array that is read only."""
-        return with_plain_texts(self._tracked("row_ids"))
+        return to_python_texts(self._tracked("row_ids"))
 
     @row_ids.setter
     def row_ids(self, ids: Any) -> None:

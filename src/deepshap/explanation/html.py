@@ -66,13 +66,13 @@ def _facts(part: Attributions) -> dict[str, str]:
         "largest standard error": None
         if part.standard_errors is None
         else f"{part.standard_errors.max(initial=0):.2g}",
-        "converged": None if part.converged is None else _converged(np.atleast_1d(part.converged)),
+        "converged": None if part.converged is None else _format_converged(np.atleast_1d(part.converged)),
         "time": None if part.compute_time is None else duration(part.compute_time),
     }
     return {name: text for name, text in facts.items() if text is not None}
 
 
-def _converged(reached: np.ndarray) -> str:
+def _format_converged(reached: np.ndarray) -> str:
     return f"on {int(reached.sum()):,} of {plural(len(reached), 'row')}"
 
 

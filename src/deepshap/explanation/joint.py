@@ -100,7 +100,7 @@ class JointAttributions(Attributions):
         )
 
 
-def _of_first(name: str) -> property:
+def _shared_property(name: str) -> property:
     """Make a property that is the same for all inputs, or that of the only one."""
 
     def get(joint: JointAttributions) -> Any:
@@ -115,12 +115,12 @@ def _of_first(name: str) -> property:
     return property(get, set_ if settable else None, doc=attribute.__doc__)
 
 
-def _of_each(name: str) -> property:
+def _property_of_inputs(name: str) -> property:
     """Make a property that is a list (dict) over the inputs."""
     return property(lambda joint: joint._each(lambda part: getattr(part, name)), doc=f"The ``{name}`` of each input.")
 
 
 for _name in (*SHARED, *OF_ONE):
-    setattr(JointAttributions, _name, _of_first(_name))
+    setattr(JointAttributions, _name, _shared_property(_name))
 for _name in OF_EACH:
-    setattr(JointAttributions, _name, _of_each(_name))
+    setattr(JointAttributions, _name, _property_of_inputs(_name))

@@ -71,7 +71,7 @@ def as_labels(labels: Any, what: str) -> np.ndarray | None:
     return np.array([str(v) for v in array.flat], str).reshape(array.shape)
 
 
-def with_plain_texts(labels: Any) -> Any:
+def to_python_texts(labels: Any) -> Any:
     """Return labels whose texts are Python's own str, which every library accepts, in a read-only copy."""
     texts = np.asarray(labels)
     if texts.dtype.kind != "U":

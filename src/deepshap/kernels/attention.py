@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
-from .numbers import compiled, exponentials, half_sum, of_totals
+from .numbers import exponentials, half_sum, jit, softmax_factors
 
 LARGEST_PRODUCT = 2**18  # multiplications of a product that BLAS does in the thread that asks for it
 
 
-@compiled
+@jit
 def _weigh(z, z_r, p, p_r, total, total_r, slopes, weights, means):
     """Write the slopes, weights and means of rows of scores, of which their multipliers are made."""
     number = z.dtype.type
     for t in range(z.shape[0]):
         zs, z_rs, ps, p_rs, slope, weight, mean = z[t], z_r[t], p[t], p_r[t], slopes[t], weights[t], means[t]
         D = total[t] - total_r[t]
-        rising, falling = of_totals(D)
+        rising, falling = softmax_factors(D)
         for s in range(z.shape[1]):
             d = zs[s] - z_rs[s] if zs[s] != z_rs[s] else number(0)
             slope[s] = exponentials(d - D, ps[s], p_rs[s])
@@ -34,14 +34,14 @@ def _weigh(z, z_r, p, p_r, total, total_r, slopes, weights, means):
             mean[s] = half_sum(ps[s], p_rs[s])
 
 
-@compiled
+@jit
 def _means(a, b, means):
     for i in range(a.shape[0]):
         for j in range(a.shape[1]):
             means[i, j] = half_sum(a[i, j], b[i, j])
 
 
-@compiled
+@jit
 def _read(values, start, stride, rows):
     """Copy rows of ``values`` that begin a stride apart."""
     for i in range(rows.shape[0]):
@@ -50,7 +50,7 @@ def _read(values, start, stride, rows):
             row[j] = source[j]
 
 
-@compiled
+@jit
 def _write(rows, values, start, stride, more):
     """Write rows to ``values``, where they begin a stride apart, or add them to what is there."""
     for i in range(rows.shape[0]):
@@ -63,7 +63,7 @@ def _write(rows, values, start, stride, more):
                 target[j] = row[j]
 
 
-@compiled
+@jit
 def _normalise(rows, slopes, weights, scale):
     """Turn multipliers of attention weights into those of products of queries and keys, in place."""
     for t in range(rows.shape[0]):
@@ -75,7 +75,7 @@ def _normalise(rows, slopes, weights, scale):
             row[s] = scale * (row[s] - weight[s] * total)
 
 
-@compiled
+@jit
 def _start(strides, o, b, n, h):
     return o * strides[0] + b * strides[1] + n * strides[2] + h * strides[3]
 
@@ -127,7 +127,7 @@ def kernel_of(dtype: Any) -> Any:
     flat, rows, side = (types.Array(number, axes, "C") for axes in (1, 3, 4))
     placed = flat, types.UniTuple(index, 5)
     sides = [*[side] * 10, rows, rows]
-    return compiled(_attend, types.void(*placed, *sides, *placed * 3, index, number, index, index, index))
+    return jit(_attend, types.void(*placed, *sides, *placed * 3, index, number, index, index, index))
 
 
 def queries_at_once(queries: int, keys: int, width: int) -> int:

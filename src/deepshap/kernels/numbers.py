@@ -22,7 +22,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def compiled(function: Any, signature: Any = None) -> Any:
+def jit(function: Any, signature: Any = None) -> Any:
     """Compile at the first call, or for a signature now, or read what an earlier process compiled."""
     try:
         return numba.njit(signature, cache=True, **_OPTIONS)(function)
@@ -31,7 +31,7 @@ def compiled(function: Any, signature: Any = None) -> Any:
 
 
 # ---------------------------------------------------------------------- secants
-@compiled
+@jit
 def _tanhc(distance):
     """Return numerator and denominator of a Padé approximant of tanhc, exact to 2e-16 up to 0.5."""
     number = type(distance)
@@ -40,7 +40,7 @@ def _tanhc(distance):
     return above, number(135135) + u * (number(62370) + u * (number(3150) + u * number(28)))
 
 
-@compiled
+@jit
 def slope(distance, difference, product):
     """Return the quotient of differences; for near points ``product`` times tanhc."""
     near = abs(distance) <= type(distance)(0.5)
@@ -48,7 +48,7 @@ def slope(distance, difference, product):
     return (product * above if near else difference) / (below if near else distance)
 
 
-@compiled
+@jit
 def exponentials(distance, y, y_r):
     """Return the quotient of differences of two exponentials; for near points the larger times (1 - exp(-t)) / t.
 
@@ -60,20 +60,20 @@ def exponentials(distance, y, y_r):
     return (max(y, y_r) * above if near else y - y_r) / (below + half * above if near else distance)
 
 
-@compiled
+@jit
 def tanh(x, r, y, y_r):
     """Return the slope of ``secants.tanh``."""
     return slope(x - r, y - y_r, type(x)(1) - y * y_r)
 
 
-@compiled
+@jit
 def sigmoid(x, r, y, y_r):
     """Return the slope of ``secants.sigmoid``."""
     half = type(x)(0.5)
     return slope(half * (x - r), half * (y - y_r), half * (y + y_r) - y * y_r)
 
 
-@compiled
+@jit
 def relu(x, r, y, y_r):
     """Return the slope of ``secants.relu``."""
     number = type(x)
@@ -81,14 +81,14 @@ def relu(x, r, y, y_r):
     return (number(x > number(0)) if same else y - y_r) / (number(1) if same else x - r)
 
 
-@compiled
+@jit
 def half_sum(a, b):
     """Return the mean of two numbers."""
     return type(a)(0.5) * (a + b)
 
 
-@compiled
-def of_totals(D):
+@jit
+def softmax_factors(D):
     """Return the factors of either side's probabilities in the weights of softmax; D is the difference of logsumexp."""
     number = type(D)
     less = math.exp(-abs(D))

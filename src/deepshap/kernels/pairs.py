@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .numbers import compiled, exponentials, half_sum, of_totals, relu, sigmoid, tanh
+from .numbers import exponentials, half_sum, jit, relu, sigmoid, softmax_factors, tanh
 
 RELU, TANH, SIGMOID, SMOOTH, SOFTMAX, LOG_SOFTMAX, WINDOW_MAX, LAYER_NORM = range(8)
 
 
-@compiled
+@jit
 def _slope(kind, x, r, y, y_r):
     """Return the slope of relu, tanh or sigmoid; relu computes its values from its operands instead of reading them."""
     if kind == RELU:
@@ -28,7 +28,7 @@ def _slope(kind, x, r, y, y_r):
     return tanh(x, r, y, y_r) if kind == TANH else sigmoid(x, r, y, y_r)
 
 
-@compiled
+@jit
 def _multiply(result, multipliers, slopes):
     for q in range(len(slopes)):
         result[q] = multipliers[q] * slopes[q]
@@ -38,7 +38,7 @@ def _multiply(result, multipliers, slopes):
 def elementwise(kind: int) -> Any:
     """Return the kernel of relu, tanh or sigmoid; the kind is a constant to the compiler."""
 
-    @compiled
+    @jit
     def kernel(m, result, x, r, y, y_r, first, last):
         outputs, _, ahead, examples, behind = m.shape
         slopes = np.empty(behind, m.dtype)
@@ -66,7 +66,7 @@ def smooth() -> Any:
     The slope is the mean of the derivatives where that explains the difference to rounding, else the quotient.
     """
 
-    @compiled
+    @jit
     def kernel(m, result, x, r, y, y_r, s, s_r, first, last):
         outputs, _, ahead, examples, behind = m.shape
         number, slopes = m.dtype.type, np.empty(behind, m.dtype)
@@ -90,25 +90,25 @@ def smooth() -> Any:
     return kernel
 
 
-@compiled
+@jit
 def _position(marked):
     """Return the position of a window's first maximum; a negative mark says that several elements tie."""
     return max(marked, ~marked)
 
 
-@compiled
+@jit
 def _ties(y, y_r, i, j):
     """Return whether elements of a window tie on the side with the larger maximum."""
     return ((i < 0) & (y >= y_r)) | ((j < 0) & (y <= y_r))
 
 
-@compiled
+@jit
 def _decides(x, r, y, y_r):
     """Return whether an element of a window has the maximum of the side whose maximum is larger."""
     return x == y if y > y_r else r == y_r if y < y_r else x == y and r == y_r
 
 
-@compiled
+@jit
 def _find_shares(x, r, y, y_r, i, j, to, share, below, ties):
     """Write the target of each window's multiplier and its share, 0 for windows with ties; return the number of these.
 
@@ -137,7 +137,7 @@ def _find_shares(x, r, y, y_r, i, j, to, share, below, ties):
 def window_max() -> Any:  # noqa: C901  (a kernel is one nest of loops)
     """Return the kernel of the maxima of windows, with their marked positions i and j, and the positions of all elements."""
 
-    @compiled
+    @jit
     def kernel(m, result, x, r, y, y_r, i, j, elements, first, last):
         outputs, _, ahead, examples, behind, windows = m.shape
         number, to, ties = m.dtype.type, np.empty(windows, np.int32), np.empty(windows, np.int32)
@@ -166,7 +166,7 @@ def window_max() -> Any:  # noqa: C901  (a kernel is one nest of loops)
     return kernel
 
 
-@compiled
+@jit
 def fold(result, columns, stride, padding, dilation):
     """Add columns (rows, channels, *kernel, *positions) of a convolution to the image (rows, channels, *sizes)."""
     rows, channels, high, wide = result.shape
@@ -197,7 +197,7 @@ def fold(result, columns, stride, padding, dilation):
 def softmax(kind: int) -> Any:
     """Return the kernel of softmax or its logarithm; ``total`` holds logsumexp, with a last axis of size 1."""
 
-    @compiled
+    @jit
     def kernel(m, result, x, r, y, y_r, total, total_r, first, last):
         outputs, _, ahead, examples, behind, size = m.shape
         number = m.dtype.type
@@ -208,7 +208,7 @@ def softmax(kind: int) -> Any:
                     for q in range(behind):
                         xs, rs, ys, y_rs = x[p, n, q], r[p, b, q], y[p, n, q], y_r[p, b, q]
                         D = total[p, n, q, 0] - total_r[p, b, q, 0]
-                        rising, falling = of_totals(D)
+                        rising, falling = softmax_factors(D)
                         for i in range(size):
                             d = xs[i] - rs[i] if xs[i] != rs[i] else number(0)
                             if kind == SOFTMAX:
@@ -233,7 +233,7 @@ def softmax(kind: int) -> Any:
 def layer_norm(centred: bool) -> Any:
     """Return the kernel of values standardised over the last axis times a weight; ``size`` is their divisor."""
 
-    @compiled
+    @jit
     def kernel(m, result, y, y_r, size, size_r, weight, first, last):
         outputs, _, ahead, examples, behind, width = m.shape
         number = m.dtype.type
@@ -262,14 +262,14 @@ def layer_norm(centred: bool) -> Any:
     return kernel
 
 
-@compiled
+@jit
 def _add_contributions(sums, m, x, r):
     """Add multipliers times differences, in float64; equal infinities, as in masks, do not differ."""
     for i in range(len(sums)):
         sums[i] += m[i] * (x[i] - r[i] if x[i] != r[i] else m.dtype.type(0))
 
 
-@compiled
+@jit
 def add_contributions(totals, m, x, r):
     """Add multipliers (references, ahead, examples, behind) times differences to sums over the references."""
     _, ahead, examples, _ = m.shape
@@ -283,7 +283,7 @@ def add_contributions(totals, m, x, r):
 def sum_contributions() -> Any:
     """Return the kernel that adds multipliers (examples, references, numbers) times differences to float64 sums."""
 
-    @compiled
+    @jit
     def kernel(m, x, r, totals, first, last):
         for n in range(first, last):
             xs, sums = x[n], totals[n]

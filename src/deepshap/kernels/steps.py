@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .numbers import compiled, half_sum, relu, sigmoid, tanh
+from .numbers import half_sum, jit, relu, sigmoid, tanh
 
 
 # ---------------------------------------------------------------------- cells
@@ -36,7 +36,7 @@ from .numbers import compiled, half_sum, relu, sigmoid, tanh
 # any number (``units`` is 0), half as fast, which serves all models with little to compute.
 # Slopes belong to a pair, whatever is explained: with several outputs one kernel writes them (``slopes_only``, instead of
 # ``m_z``), and another kernel takes the multipliers of all outputs through them.
-@compiled
+@jit
 def _lstm_multipliers(z, carried, h, units, of_i, of_f, of_g, of_o, of_c, of_before):
     """Write the multipliers of a unit's gates; that of the new h is where the output gate's will be."""
     m = z[3 * units + h]
@@ -51,7 +51,7 @@ def _lstm_multipliers(z, carried, h, units, of_i, of_f, of_g, of_o, of_c, of_bef
 def _lstm(units: int, slopes_only: bool) -> Any:
     """Return the kernel of ``LSTM``; the carry is the cell state's multiplier."""
 
-    @compiled
+    @jit
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -86,7 +86,7 @@ def _lstm(units: int, slopes_only: bool) -> Any:
 def _apply_lstm_slopes(units: int) -> Any:
     """Return the kernel that takes multipliers through slopes that ``_lstm`` wrote."""
 
-    @compiled
+    @jit
     def kernel(m_h, m_y, start, stride, leap, column, outputs, carry, m_z, slopes, places):
         n = units or carry.shape[1]
         f, g, o, zi, zf = n, 2 * n, 3 * n, 4 * n, 5 * n
@@ -102,7 +102,7 @@ def _apply_lstm_slopes(units: int) -> Any:
     return kernel
 
 
-@compiled
+@jit
 def _gru_multipliers(z, carried, h, units, of_n, of_r, of_u, of_q, update):
     """Write the multipliers of a unit's gates; that of the new h has been added to the carry."""
     m = carried[h]
@@ -116,7 +116,7 @@ def _gru_multipliers(z, carried, h, units, of_n, of_r, of_u, of_q, update):
 def _gru(units: int, slopes_only: bool) -> Any:
     """Return the kernel of ``GRU``; the carry is what passes the update gate."""
 
-    @compiled
+    @jit
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -150,7 +150,7 @@ def _gru(units: int, slopes_only: bool) -> Any:
 def _apply_gru_slopes(units: int) -> Any:
     """Return the kernel that takes multipliers through slopes that ``_gru`` wrote."""
 
-    @compiled
+    @jit
     def kernel(m_h, m_y, start, stride, leap, column, outputs, carry, m_z, slopes, places):
         u = units or carry.shape[1]
         n, zr, zu = 2 * u, 3 * u, 4 * u
@@ -184,7 +184,7 @@ def _with_shared_slopes(kernel: Callable[..., Any], again: Callable[[int], Any],
 def _rnn(rectified: bool, units: int) -> Any:
     """Return the kernel of ``ReluRNN`` or ``TanhRNN``, which carry nothing; ``rectified`` is a constant to the compiler."""
 
-    @compiled
+    @jit
     def kernel(
         m_h, m_y, start, stride, leap, column, outputs, carry, m_z, x, r, x_first, r_first, x_rows, r_rows, places
     ):
@@ -201,7 +201,7 @@ def _rnn(rectified: bool, units: int) -> Any:
 
 
 # ---------------------------------------------------------------------- the layer's input
-@compiled
+@jit
 def add_contributions(totals, base, m, first, outputs, x, r, x_first, r_first, x_rows, r_rows):
     """Add multiplier times difference of the input to ``totals`` (outputs, examples, features), over the references.
 
@@ -216,7 +216,7 @@ def add_contributions(totals, base, m, first, outputs, x, r, x_first, r_first, x
                 total[f] += row[first + f] * (example[f] - reference[f])
 
 
-@compiled
+@jit
 def mark_steps(marks, m_y):
     """Mark the steps at which some multiplier of ``m_y`` (rows * steps, features), steps innermost, is not 0."""
     for row in range(len(m_y)):
@@ -229,7 +229,7 @@ def mark_steps(marks, m_y):
             marks[t] = size != 0  # NaN counts
 
 
-@compiled
+@jit
 def find_ends(ends, m_y, rows, steps, starts, outputs, leap):
     """Write for each row the step behind which all is 0; ``steps`` come last first, and each starts somewhere in ``m_y``."""
     for p in range(len(rows)):

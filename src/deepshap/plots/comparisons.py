@@ -13,7 +13,7 @@ from ..explanation.core import Attributions
 from . import style
 from .overview import Bars, mean_size
 from .reading import Sequences, fold_smallest, plot, read_features, read_rows
-from .timeline import Align, Timeline, align_sequences, mean_of_known
+from .timeline import Align, Timeline, align_sequences, nan_mean
 
 Total = Callable[[np.ndarray], np.ndarray]
 Per = Literal["feature", "step"]
@@ -104,7 +104,7 @@ def difference(
     ax = style.new_axes(ax, 10, height + 1.4)
     panels = style.Panels(ax, [height], [6.6, 2.2, 0.14], gaps=(0, 0.25))
     left = panels(0, label="differences")
-    limit = style.limit_of(matrix[: len(keep)], robust=robust)
+    limit = style.color_limit(matrix[: len(keep)], robust=robust)
     mesh = style.draw_evidence(left, time.edges, matrix, limit)
     style.label_rows(left, features)
     style.evidence_bar(
@@ -248,7 +248,7 @@ def _draw_table(
     robust: bool = False,
 ) -> None:
     edges = columns.edges if isinstance(columns, Timeline) else np.arange(len(columns) + 1) - 0.5
-    mesh = style.draw_evidence(ax, edges, matrix, style.limit_of(matrix[:, :named], robust=robust), errors)
+    mesh = style.draw_evidence(ax, edges, matrix, style.color_limit(matrix[:, :named], robust=robust), errors)
     style.evidence_bar(mesh, matrix, label, cax)
     style.write_in_cells(ax, (edges[:-1] + edges[1:]) / 2, matrix, mesh.get_clim()[1])
     style.label_rows(ax, names)
@@ -270,7 +270,7 @@ def _draw_sizes(ax: Axes, sizes: np.ndarray) -> None:
 
 # ---------------------------------------------------------------------- two groups
 def _difference(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return mean_of_known(values[first]) - mean_of_known(values[second])
+    return nan_mean(values[first]) - nan_mean(values[second])
 
 
 def _draw_sums(ax: Axes, first: np.ndarray, second: np.ndarray, named: int) -> None:

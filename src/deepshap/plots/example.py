@@ -58,12 +58,12 @@ def heatmap(
     middle = panels(1, label="attributions")
     errors = sequence.error_of(lambda array: time.sums(array[0]).T)
     mesh = style.draw_evidence(
-        middle, time.edges, matrix, style.limit_of(matrix[sequence.named], robust=robust), errors
+        middle, time.edges, matrix, style.color_limit(matrix[sequence.named], robust=robust), errors
     )
     style.write_in_cells(middle, time.centers, matrix, mesh.get_clim()[1])
     style.label_rows(middle, sequence.features)
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit), panels.bar(1, 2, "scale of attributions"))
-    sums, limit = sequence.per_feature[0], style.limit_of(sequence.per_feature[0, sequence.named], robust=robust)
+    sums, limit = sequence.per_feature[0], style.color_limit(sequence.per_feature[0, sequence.named], robust=robust)
     shown = np.clip(sums, -limit, limit)
     style.draw_sums(panels(1, 1, label="sums"), sums, (shown.min(), shown.max()), _errors_of_sums(sequence))
 
@@ -110,7 +110,7 @@ def signal(
     has_line = [
         bool(np.isfinite(series).any()) for series in sequence.data[0].T
     ]  # not for the sum of the other features
-    limit = style.limit_of(matrix[sequence.named], robust=robust)
+    limit = style.color_limit(matrix[sequence.named], robust=robust)
     scale = np.clip(reach[:, sequence.named], -limit, limit) if robust else reach[:, sequence.named]
     heights = [size for line in has_line for size in (0.95 * line, 0.45, 0.2)][:-1]  # a line, its bars, room below them
     ax = style.new_axes(ax, 10, sum(heights) + 0.04 * len(heights) + 1)
@@ -203,9 +203,9 @@ def inputs(
     panels = style.Panels(ax, heights, [6.4, 2.0, 0.14], gaps=(0.75, 0.15))
     matrices = [time.sums(sequence.values[0]).T for sequence, time in parts.values()]
     named = [matrix[sequence.named].ravel() for matrix, (sequence, _) in zip(matrices, parts.values(), strict=True)]
-    limit = style.limit_of(*named, robust=robust)
+    limit = style.color_limit(*named, robust=robust)
     sums = np.concatenate([sequence.per_feature[0, sequence.named] for sequence, _ in parts.values()])
-    reach = style.limit_of(sums, robust=robust)
+    reach = style.color_limit(sums, robust=robust)
     for place, (name, (sequence, time)) in enumerate(parts.items()):
         left = panels(place, label=name)
         errors = sequence.error_of(lambda array, time=time: time.sums(array[0]).T)  # type: ignore[misc]
@@ -263,7 +263,7 @@ def output_matrix(
     names = names_for(explanation.output_names, count) or list(map(str, range(count)))
     ax = style.new_axes(ax, 9, float(np.clip(0.25 * len(matrix) + 1.2, 2.6, 6.5)))
     unsure = None if errors is None else errors.of(in_cells).errors
-    mesh = style.draw_evidence(ax, inputs.edges, matrix, style.limit_of(matrix, robust=robust), unsure)
+    mesh = style.draw_evidence(ax, inputs.edges, matrix, style.color_limit(matrix, robust=robust), unsure)
     style.write_in_cells(ax, inputs.centers, matrix, mesh.get_clim()[1])
     style.evidence_bar(mesh, matrix, style.with_unit("attribution", unit))
     style.label_rows(ax, [names[start] for start in outputs.starts])
@@ -354,7 +354,7 @@ def _draw_coloured_line(
     heights, centers = time.means(series), time.centers
     if time.binned:
         ax.fill_between(centers, *time.envelope(series), color="0.86", linewidth=0)
-    x, y = _with_ends(centers), _with_ends(heights)
+    x, y = _repeat_ends(centers), _repeat_ends(heights)
     middle_x, middle_y = (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2
     before, after = np.stack([middle_x[:-1], middle_y[:-1]], 1), np.stack([middle_x[1:], middle_y[1:]], 1)
     pieces = np.stack([before, np.stack([centers, heights], 1), after], 1)  # (columns, 3, 2)
@@ -374,7 +374,7 @@ def _draw_coloured_line(
     return line
 
 
-def _with_ends(series: np.ndarray) -> np.ndarray:
+def _repeat_ends(series: np.ndarray) -> np.ndarray:
     return np.concatenate([series[:1], series, series[-1:]])
 
 
@@ -420,7 +420,7 @@ def _write_steps(ax: Axes, time: Timeline, per_step: np.ndarray, tops: np.ndarra
     size = np.abs(per_step)
     if not size.any():
         return
-    texts = style.fixed(per_step)
+    texts = style.format_fixed(per_step)
     width = (4.6 * max(map(len, texts)) + 4) / max(style.points(ax)[0], 1) * (time.edges[-1] - time.edges[0])
     places = np.clip(
         time.centers, time.edges[0] + width / 2, time.edges[-1] - width / 2

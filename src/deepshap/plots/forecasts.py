@@ -188,7 +188,7 @@ def horizons(
     ax = style.new_axes(ax, 9.5, (height + 0.55) * len(maps) + 0.7)
     panels = style.Panels(ax, [height] * len(maps), [8, 0.14], gaps=(0.55, 0.15))
     named = [m for m, d in zip(maps, forecasts.drivers, strict=True) if d.lags is not None] or maps
-    limit = style.limit_of(*named, robust=robust)
+    limit = style.color_limit(*named, robust=robust)
     lags = [d.lags for d in forecasts.drivers if d.lags is not None]
     ends = (
         (min(of_driver.min() for of_driver in lags) - 0.5, max(of_driver.max() for of_driver in lags) + 0.5)

@@ -15,7 +15,7 @@ from ..explanation.core import Attributions
 from ..explanation.uncertainty import Errors
 from . import style
 from .reading import Sequences, check_arguments, fold_smallest, plot, read_features, read_rows
-from .timeline import Align, Timeline, align_sequences, mean_of_known
+from .timeline import Align, Timeline, align_sequences, nan_mean
 
 if TYPE_CHECKING:
     from ..explanation.interactions import Interactions
@@ -79,7 +79,7 @@ class Bars:
 
     def reach(self, named: int, robust: bool) -> float:
         """Return the end of the axis: the longest of the first ``named`` features, with ``robust`` without outlying rows."""
-        limit = style.limit_of(self.values[:, :named], robust=True) if robust else np.inf
+        limit = style.color_limit(self.values[:, :named], robust=True) if robust else np.inf
         errors = None if self.errors is None else self.errors[:named]
         return float(Bars(np.clip(self.values[:, :named], -limit, limit), errors).ends.max())
 
@@ -96,7 +96,7 @@ class Bars:
             style.whiskers(ax, places, self.sizes, self.errors, lying=True, shift=0.22)
             marks.append(style.WHISKER)
         style.leave_room(ax, 0, reach)
-        for place, (end, text) in enumerate(zip(self.ends, style.fixed(self.sizes, sign=False), strict=True)):
+        for place, (end, text) in enumerate(zip(self.ends, style.format_fixed(self.sizes, sign=False), strict=True)):
             style.write_beyond(ax, end, place, text, reach)
         style.frame_lines(ax, names)
         return marks
@@ -150,10 +150,10 @@ def importance_over_time(
 
 def _draw_means(ax: Axes, time: Timeline, values: np.ndarray, errors: Errors | None, robust: bool) -> None:
     """Draw what the columns (rows, columns) push up and down, their mean, and how rows differ."""
-    parts = [mean_of_known(part) for part in (np.maximum(values, 0), np.minimum(values, 0))]
+    parts = [nan_mean(part) for part in (np.maximum(values, 0), np.minimum(values, 0))]
     for part in parts:
         style.draw_signed_bars(ax, time.edges, part)
-    mean = mean_of_known(values)
+    mean = nan_mean(values)
     marks: list[Any] = [Line2D([], [], color="black", label="mean")]
     marker = "o" if len(mean) == 1 else ""
     if errors is not None:
@@ -169,7 +169,7 @@ def _draw_means(ax: Axes, time: Timeline, values: np.ndarray, errors: Errors | N
         marks.insert(1, Line2D([], [], label="quartiles of the rows", **dashes))
     ax.plot(time.centers, mean, color="black", linewidth=1.6, marker=marker)
     if robust:
-        limit = style.limit_of(*parts, quartiles, robust=True)
+        limit = style.color_limit(*parts, quartiles, robust=True)
         ax.set_ylim(*np.clip(ax.get_ylim(), -1.05 * limit, 1.05 * limit))
         for part in parts:
             style.mark_cut(ax, time.centers, part)
@@ -202,13 +202,13 @@ def importance_map(
 
     values, time = align_sequences(rows.values, *place)
     errors = rows.errors_of(in_columns)
-    mean, spread = mean_of_known(values).T, np.nanstd(values, 0).T  # (features, columns)
+    mean, spread = nan_mean(values).T, np.nanstd(values, 0).T  # (features, columns)
     height = float(np.clip(0.23 * len(mean), 0.9, 8))
     panels_at = [height, height] if len(values) > 1 else [height]  # one row does not differ
     ax = style.new_axes(ax, 9, sum(panels_at) + 1.3)
     panels = style.Panels(ax, panels_at, [7.5, 0.14], gaps=(0.35, 0.1))
     top = panels(0, label="mean")
-    limit = style.limit_of(mean[rows.named], robust=robust)
+    limit = style.color_limit(mean[rows.named], robust=robust)
     mesh = style.draw_evidence(top, time.edges, mean, limit, None if errors is None else errors.of_mean().T)
     style.evidence_bar(mesh, mean, style.with_unit("mean attribution", unit), panels.bar(0, 1, "scale of means"))
     style.write_title(top, "mean of the attributions", rows.output, length=40)
@@ -217,7 +217,7 @@ def importance_map(
         time.format_axis(top)
         return ax
     bottom = panels(1, sharex=top, label="spread")
-    limit = style.limit_of(spread[rows.named], robust=robust)
+    limit = style.color_limit(spread[rows.named], robust=robust)
     shades = style.draw_map(bottom, time.edges, spread, cmap="Greys", vmin=0, vmax=limit)
     extend = "max" if spread.max() > limit else "neither"
     label = style.with_unit("standard deviation", unit)

@@ -24,7 +24,7 @@ from deepshap.explanation.joint import JointAttributions
 from deepshap.explanation.labels import names_for, numbered
 from deepshap.explanation.uncertainty import Errors
 from deepshap.plots.style import short
-from deepshap.plots.timeline import mean_of_known
+from deepshap.plots.timeline import nan_mean
 
 Array = np.ndarray
 Layout = Callable[[np.ndarray], np.ndarray]
@@ -186,7 +186,7 @@ class Sequences:
         if self.data is None:
             return None
         present = np.arange(self.data.shape[1]) < self.lengths[:, None]
-        return mean_of_known(np.where(present[..., None], self.data, np.nan).swapaxes(0, 1))
+        return nan_mean(np.where(present[..., None], self.data, np.nan).swapaxes(0, 1))
 
     def keep_largest(self, count: int) -> Sequences:
         """Keep the ``count`` features of the largest mean |attribution|, in their order; the others become one, last."""

@@ -35,7 +35,7 @@ ALL = "attribution"
 @contextmanager
 def _shap_draws(ax: Axes) -> Iterator[None]:
     """Let shap draw into axes, without changing the figure's size or the state of NumPy's generator."""
-    figure, state = style.figure_of(ax), np.random.get_state()
+    figure, state = style.get_figure(ax), np.random.get_state()
     size = figure.get_size_inches()
     np.random.seed(0)
     try:
@@ -205,7 +205,7 @@ def heatmap_of_rows(explanation: Attributions, max_display: int, unit: str, ax: 
             options["instance_order"] = np.arange(len(table.values))
         shap.plots.heatmap(table.for_shap(), **options)
     ax.set_aspect("auto")
-    bar = style.figure_of(ax).axes[-1]
+    bar = style.get_figure(ax).axes[-1]
     bar.set_ylabel(style.with_unit(f"{ALL} {table.when}".strip(), unit), fontsize=style.SMALL)
     bar.tick_params(labelsize=style.SMALL)
     _finish(ax, "rows, in the order of a clustering", "", table.rows.output)
@@ -259,8 +259,8 @@ def beeswarm(
                 place = count - 1 - round(float(np.median(at[:, 1])))
                 _hollow_out(points, unsure[_match_points(table.values[:, [place, place]], at[:, [0, 0]]), place])
     if has_data:
-        style.figure_of(ax).axes[-1].yaxis.label.set_fontsize(style.SMALL)
-        style.figure_of(ax).axes[-1].tick_params(labelsize=style.SMALL)
+        style.get_figure(ax).axes[-1].yaxis.label.set_fontsize(style.SMALL)
+        style.get_figure(ax).axes[-1].tick_params(labelsize=style.SMALL)
     _finish(ax, f"{ALL} {table.when}", unit, table.rows.output, "" if unsure is None else UNSURE)
     return ax
 
@@ -316,7 +316,7 @@ def scatter(
         if errors is not None:
             _hollow_out(points, (np.abs(pairs[:, 1]) < style.ERRORS * errors)[order])
         if robust:
-            limit = style.limit_of(pairs[:, 1], robust=True)
+            limit = style.color_limit(pairs[:, 1], robust=True)
             ax.set_ylim(*np.clip(ax.get_ylim(), -1.05 * limit, 1.05 * limit))
             style.mark_cut(ax, *pairs.T)
     ax.set_ylabel(style.with_unit(ALL, unit), fontsize=style.SMALL + 1)

@@ -59,7 +59,7 @@ def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
-def figure_of(ax: Axes) -> Figure:
+def get_figure(ax: Axes) -> Figure:
     """Return the whole figure that the axes are in."""
     figure = ax.figure
     while not isinstance(figure, Figure):
@@ -107,7 +107,7 @@ def _places(sizes: Sequence[float], gap: float) -> list[tuple[float, float]]:
 
 
 # ---------------------------------------------------------------------- maps
-def limit_of(*matrices: np.ndarray, robust: bool = False) -> float:
+def color_limit(*matrices: np.ndarray, robust: bool = False) -> float:
     """Return the attribution that gets the full colour: the largest, but for one in five hundred; robust: not far out."""
     sizes = np.abs(np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices]))
     sizes = sizes[~is_outlier(sizes)] if robust else sizes
@@ -129,7 +129,7 @@ def draw_evidence(
     edges: (columns + 1,), where columns begin and end. NaN is left empty.
     limit: the absolute value that has the full colour. errors: standard errors; dots cover what is below two of them.
     """
-    limit = limit_of(matrix) if limit is None else limit
+    limit = color_limit(matrix) if limit is None else limit
     mesh = draw_map(ax, edges, matrix, cmap=EVIDENCE, vmin=-limit, vmax=limit)
     _hatch(ax, edges, matrix < -limit / 8, edgecolor="white", hatch="////")
     if errors is not None:
@@ -155,7 +155,7 @@ def draw_map(ax: Axes, edges: np.ndarray, matrix: np.ndarray, **options: Any) ->
 def write_in_cells(ax: Axes, centers: np.ndarray, matrix: np.ndarray, limit: float, sign: bool = True) -> None:
     """Write the numbers into a map, if its cells have room for them."""
     width, height = points(ax)
-    texts = fixed(matrix.ravel(), sign)
+    texts = format_fixed(matrix.ravel(), sign)
     if width / matrix.shape[1] < 4.6 * max(map(len, texts)) + 4 or height / len(matrix) < 10:
         return
     for ((row, column), value), text in zip(np.ndenumerate(matrix), texts, strict=True):
@@ -199,7 +199,7 @@ def evidence_bar(image: Any, values: np.ndarray, label: str, cax: Axes | None = 
 def color_bar(image: Any, label: str, cax: Axes | None = None, **options: Any) -> Any:
     """Draw a slim colour bar, in ``cax`` or else beside the image."""
     place = {"ax": image.axes, "fraction": 0.05, "pad": 0.02, "aspect": 30} if cax is None else {"cax": cax}
-    bar = figure_of(image.axes if cax is None else cax).colorbar(image, **place, **options)
+    bar = get_figure(image.axes if cax is None else cax).colorbar(image, **place, **options)
     if bar.orientation == "vertical" and len(label) * 0.6 * SMALL > points(bar.ax)[1]:
         label = label.replace(" (", "\n(", 1)
     bar.set_label(label, size=SMALL)
@@ -271,7 +271,7 @@ def leave_room(ax: Axes, low: float, high: float) -> None:
 
 def write_at_end(ax: Axes, values: np.ndarray, sign: bool = True) -> None:
     """Write the numbers of lines at the right edge."""
-    for place, text in enumerate(fixed(values, sign)):
+    for place, text in enumerate(format_fixed(values, sign)):
         ax.text(1, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7.5)
 
 
@@ -347,7 +347,7 @@ def spread_apart(positions: np.ndarray, gap: float) -> np.ndarray:
 def points(ax: Axes) -> tuple[float, float]:
     """Return the width and height of the axes in points, as far as known before the layout."""
     box = ax.get_window_extent()
-    scale = 72 / figure_of(ax).dpi
+    scale = 72 / get_figure(ax).dpi
     return box.width * scale, box.height * scale
 
 
@@ -399,7 +399,7 @@ def equals(value: float) -> str:
     return f" = {number(value, False)}" if np.isfinite(value) else ""
 
 
-def fixed(values: np.ndarray, sign: bool = True) -> list[str]:
+def format_fixed(values: np.ndarray, sign: bool = True) -> list[str]:
     """Write numbers with the same decimals, three digits for the largest."""
     size = float(np.abs(values[np.isfinite(values)]).max(initial=0))
     if not 1e-3 <= size < 1e5:

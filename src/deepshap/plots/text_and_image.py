@@ -68,7 +68,7 @@ def text(explanation: Attributions, *, robust: bool = False, unit: str = "", ax:
         ax = style.new_axes(None, 10, (lines * SIZES[0] * LINE + BELOW + 40) / 72)
     ax.axis("off")
     ax.set_title(style.short(shown.title, 110), fontsize=style.SMALL + 1, loc="left")
-    figure = style.figure_of(ax)
+    figure = style.get_figure(ax)
     figure.draw_without_rendering()  # sizes are known only after the layout
     if is_new:
         figure.set_layout_engine("none")  # which would draw all words once more
@@ -81,7 +81,7 @@ def text(explanation: Attributions, *, robust: bool = False, unit: str = "", ax:
         raise InputError(
             f"plots.text: {len(shown.words)} tokens do not fit into the axes; leave out ax, or use plots.text_html."
         )
-    limit = style.limit_of(shown.values, robust=robust)
+    limit = style.color_limit(shown.values, robust=robust)
     for (left, line), word, value, unsure in zip(places, shown.words, shown.values, shown.unsure, strict=True):
         _draw_word(ax, word, value / limit, (left, -line * size * LINE), size, unsure)
     cax = ax.inset_axes((28 / width, 26 / height, min(0.9, 260 / width), 7 / height), label="scale of attributions")
@@ -157,7 +157,7 @@ def text_html(explanation: Attributions, *, robust: bool = False, unit: str = ""
         If there are several outputs, or the tokens are unknown.
     """
     texts = _read(explanation, "text_html")
-    limit = style.limit_of(np.concatenate([shown.values for shown in texts]), robust=robust)
+    limit = style.color_limit(np.concatenate([shown.values for shown in texts]), robust=robust)
     paragraphs = "".join(_paragraph(shown, limit) for shown in texts)
     scale = "".join(_span(style.number(share * limit), share, "", False) for share in (-1, -0.5, 0, 0.5, 1))
     caption = (
@@ -205,7 +205,7 @@ def _read(explanation: Attributions, what: str) -> list[_Text]:
         padding = per_token[row, ~is_word].sum()
         title = " · ".join(filter(None, [*parts, f"padding {style.number(padding)}" if padding else ""]))
         title += "" if errors is None else f" · {style.DOTTED}"
-        words = _spaced(list(map(str, tokens[row, is_word])))
+        words = _split_spaces(list(map(str, tokens[row, is_word])))
         texts.append(_Text(*words, per_token[row, is_word], unsure[row, is_word], title))
     return texts
 
@@ -223,7 +223,7 @@ def _tokens(explanation: Attributions, shape: tuple[int, ...], what: str) -> np.
     )
 
 
-def _spaced(tokens: Sequence[str]) -> tuple[list[str], list[bool]]:
+def _split_spaces(tokens: Sequence[str]) -> tuple[list[str], list[bool]]:
     """Take the marks of spaces off tokens: real spaces, those of byte pairs and sentence pieces, ## of word pieces."""
     starts = [token[:1] in (" ", "Ġ", "▁") or (i > 0 and tokens[i - 1][-1:] == " ") for i, token in enumerate(tokens)]
     inner = [i > 0 and token.startswith("##") for i, token in enumerate(tokens)]
@@ -269,7 +269,7 @@ def image(
     size = float(np.clip(2.4 * height / width, 0.8, 4))
     ax = style.new_axes(ax, 2.4 * across + 1, lines * (size + 0.35) + 0.5)
     panels = style.Panels(ax, [size] * lines, [2.4] * across + [0.12], gaps=(0.35, 0.12))
-    limit = style.limit_of(*[values for _, _, values in drawn if values is not None], robust=robust)
+    limit = style.color_limit(*[values for _, _, values in drawn if values is not None], robust=robust)
     for place, (name, ground, values) in enumerate(drawn):
         panel = panels(*divmod(place, WIDEST), label=name)
         _draw_image(panel, ground, values, limit)

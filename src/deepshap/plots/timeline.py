@@ -117,10 +117,10 @@ def timeline(
     )
     label = default if time_label is None else short(time_label, 60)
     time = Timeline(_edges(numbers)[np.append(starts, steps)], starts, steps, label, names, are_dates)
-    return replace(time, label=_with_bins(time.label, size)) if time.binned else time
+    return replace(time, label=_add_bin_size(time.label, size)) if time.binned else time
 
 
-def _with_bins(label: str, size: int) -> str:
+def _add_bin_size(label: str, size: int) -> str:
     return f"{label} (attributions summed over {size} steps each)".strip()
 
 
@@ -207,7 +207,7 @@ def stretch(values: np.ndarray, lengths: np.ndarray, parts: int) -> np.ndarray:
     return result
 
 
-def mean_of_known(values: np.ndarray) -> np.ndarray:
+def nan_mean(values: np.ndarray) -> np.ndarray:
     """Average over the rows that have a value; NaN where none has."""
     counts = np.isfinite(values).sum(0)
     return np.where(counts > 0, np.nansum(values, 0) / np.maximum(counts, 1), np.nan)

@@ -348,7 +348,7 @@ def _facts(content: Content, judged: Judgement) -> list[dict[str, str]]:
     rows = background.pop("rows", "given" if background else "not recorded")
     rest = [f"{value}" if key == "description" else f"{key}: {value}" for key, value in background.items()]
     card("Background", plural(rows, "row") if isinstance(rows, int) else str(rows), "; ".join(rest))
-    _card_of_gap(content.gap, card)
+    _add_gap_card(content.gap, card)
     if content.method or content.players:
         players = f"values of {content.players}" if content.players else ""
         card("Method", content.method or "not recorded", players)
@@ -371,7 +371,7 @@ def _facts(content: Content, judged: Judgement) -> list[dict[str, str]]:
     return cards
 
 
-def _card_of_gap(gap: np.ndarray | None, card: Any) -> None:
+def _add_gap_card(gap: np.ndarray | None, card: Any) -> None:
     """Add the card that says whether attributions add up."""
     name, of = "Largest gap", "of the outputs’ scale: "
     if gap is None:

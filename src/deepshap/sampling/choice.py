@@ -110,15 +110,15 @@ def measure(timed: Timed, players: Players, references: int) -> Costs:
     noise_ratio = math.sqrt(noise / away) / expected if away > 0 else 1.0
     noise_ratio = min(max(noise_ratio, 1 / MOST_NOISE), MOST_NOISE)
     return Costs(
-        min(_rounded(call / deep), 1.0),
-        _rounded(pairs),
-        _rounded(pair),
-        _rounded(output),
+        min(_round_cost(call / deep), 1.0),
+        _round_cost(pairs),
+        _round_cost(pair),
+        _round_cost(output),
         2 ** round(math.log2(noise_ratio)),
     )
 
 
-def _rounded(cost: float) -> float:
+def _round_cost(cost: float) -> float:
     return float(2 ** (round(STEPS_OF_COSTS * math.log2(cost)) / STEPS_OF_COSTS))
 
 

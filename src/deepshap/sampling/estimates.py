@@ -41,7 +41,7 @@ class RunningEstimate:
         self._values: list[np.ndarray] = []  # (rows, ..., k) for each explained tensor
 
     # ------------------------------------------------------------------ adding
-    def by_players(self, contributions: Contributions) -> list[np.ndarray]:
+    def sum_by_players(self, contributions: Contributions) -> list[np.ndarray]:
         """Return contributions (examples, ..., k), summed over the cells of each player if there are players."""
         values = [value.transpose(*range(1, value.ndim), 0) for value in contributions.values]
         return values if self._players is None else [self._players.summed(values)]
@@ -51,7 +51,7 @@ class RunningEstimate:
     ) -> None:
         """Add the contributions of some examples; ``share`` is the part of the references that they were compared with."""
         rows, weights = term.rows[at], term.weights[at]
-        self._add(self.by_players(contributions), rows, weights)
+        self._add(self.sum_by_players(contributions), rows, weights)
         references = len(term.comparison.references) * share if term.comparison.all_pairs else 1
         output = select_columns(contributions.outputs, columns) * weights[:, None]
         reference = select_columns(contributions.reference_outputs, columns) * weights[:, None]
@@ -109,7 +109,7 @@ def uncertainty(spread: np.ndarray, groups: np.ndarray, factor: float, bias: np.
     return Uncertainty(np.hypot(noise_, bias), (groups - groups.mean(0)) * scale)
 
 
-def shrunken(
+def shrink(
     correction: np.ndarray, noise: np.ndarray, groups: np.ndarray, factor: float, bias: float = 0.0
 ) -> tuple[np.ndarray, Uncertainty]:
     """Draw a correction of Deep SHAP towards 0 as far as its noise demands (James & Stein 1961), and tell its errors.

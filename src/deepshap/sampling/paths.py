@@ -23,7 +23,7 @@ import numpy as np
 from ..engines.interface import Comparison
 from .coalitions import Draws, batch_size, endpoints, gains
 from .comparisons import GROUPS, Attribution, DeepShap, KnownContribution, Parts, Request, Uncertainty
-from .estimates import shrunken, student_factor, uncertainty
+from .estimates import shrink, student_factor, uncertainty
 from .players import Players
 
 
@@ -182,5 +182,5 @@ class _Corrections:
         noise, factor = self.noise(), student_factor(self._count - 1)
         groups = self._sums[self._counts > 0] / self._counts[self._counts > 0][:, None, None, None] - self._mean
         if shrinks:
-            return shrunken(self._mean, noise, groups, factor, bias)
+            return shrink(self._mean, noise, groups, factor, bias)
         return self._mean, uncertainty(noise, groups, factor, bias * np.abs(self._mean))

@@ -62,7 +62,7 @@ class Players:
         """Return the cells, (n, ...) for each input, of the players that take part, (n, players)."""
         return [members[:, c] for c in self.cells]
 
-    def by_input(self, values: np.ndarray) -> list[np.ndarray]:
+    def split_by_input(self, values: np.ndarray) -> list[np.ndarray]:
         """Return values of players that are cells, (n, players, k), in the shapes of the inputs."""
         if not self.are_cells:
             return [values]
@@ -111,7 +111,7 @@ def parse_players(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[A
         return _groups(spec, shapes, keys, names)
     if not hasattr(spec, "__len__"):
         raise InputError(f"players={spec!r} is none of {ALLOWED}.")
-    return _numbered(spec, shapes, keys)
+    return _parse_numbers(spec, shapes, keys)
 
 
 def _cells(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Sequence[Names]) -> Players:
@@ -170,7 +170,7 @@ def _features(shapes: Sequence[tuple[int, ...]], keys: Sequence[Any], names: Seq
     return Players(tuple(arrays), tuple(player_names), "features")
 
 
-def _numbered(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]) -> Players:
+def _parse_numbers(spec: Any, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]) -> Players:
     """Return the players that an array of numbers for each input describes, in the order of the numbers."""
     arrays = [spec[key] for key in keys] if isinstance(spec, Mapping) else spec if len(shapes) > 1 else [spec]
     if not isinstance(arrays, (list, tuple)) or len(arrays) != len(shapes):

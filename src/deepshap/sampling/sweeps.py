@@ -23,7 +23,7 @@ import numpy as np
 from ..engines.interface import Comparison
 from .coalitions import Draws, batch_size, endpoints, gains
 from .comparisons import GROUPS, Attribution, KnownContribution, Parts, Request
-from .estimates import shrunken, student_factor, uncertainty
+from .estimates import shrink, student_factor, uncertainty
 from .players import Players
 
 TWICE = 4  # references with a second replicate, at least, from which the noise of the others is told
@@ -87,7 +87,7 @@ class Sweeps:
             yield uncertainty(noise.spread, noise.groups, factor)
             return
         deep = yield Attribution(comparison)
-        correction, errors = shrunken(values - deep / references, noise.spread, noise.groups, factor)
+        correction, errors = shrink(values - deep / references, noise.spread, noise.groups, factor)
         yield KnownContribution(deep / references + correction, np.arange(rows), np.ones(rows))
         yield errors
 
