@@ -250,7 +250,7 @@ def ground_truth(made: Row) -> str:
 def dataset(made: Row) -> str:
     """What whole data sets cost: a line for each way to run them, and sentences on the rest."""
     lines = [
-        ["", "rows/s, all in all", "rows/s once it runs", "until the first part", "memory, early and late", "again"]
+        ["", "rows/s overall", "rows/s after start", "first part after", "memory, early and late", "complete folder"]
     ]
     for name, row in made["runs"].items():
         cells = [name, f"{row['rows_per_second']:.0f}"]
@@ -263,21 +263,16 @@ def dataset(made: Row) -> str:
     share = writing["seconds"] / writing["parts"] / (one["seconds"] * made["rows_per_part"] / made["rows"])
     told = (
         f"{made['machine']['processor']}, {made['machine']['cores']} cores, {made['machine']['date']}; {made['rows']} rows of "
-        f"{made['steps']} steps, {made['references']} references, an LSTM of 32 units. *Memory* is that of all processes "
-        "together in the second and in the last quarter of the run; *again* is the same call on the complete folder. A part of "
-        f"{made['rows_per_part']} rows takes {seconds(writing['seconds'] / writing['parts'])} to write, {share:.1%} of the time; "
-        f"all parts together are {one['megabytes']:.0f} MB."
+        f"{made['steps']} steps, {made['references']} references, LSTM with 32 units. Memory: all processes, in the second and "
+        f"the last quarter of the run. Complete folder: the same call again. Writing takes {share:.1%} of the time."
     )
     return "\n\n".join([table(lines), told, _grouping(made["lengths"])])
 
 
 def _grouping(made: Row) -> str:
     gains = {name: found["padded"] / found["grouped"] for name, found in made.items() if isinstance(found, dict)}
-    told = ", ".join(f"of one that {name} {ratio(gain)}" for name, gain in gains.items())
-    return (
-        f"Rows of 1 to {LONGEST} steps, {made['mean_length']:.1f} on average: where they are grouped by length, the explanation "
-        f"of a model takes so many times less processor time: {told}."
-    )
+    told = ", ".join(f"for a model that {name} {ratio(gain)}" for name, gain in gains.items())
+    return f"Speed-up from `lengths=`, for {made['mean_length']:.1f} of {LONGEST} steps on average: {told}."
 
 
 # ---------------------------------------------------------------------- words and numbers

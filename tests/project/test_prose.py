@@ -16,7 +16,6 @@ PHRASES = re.compile(
     r"\b(in the place of|mend(s|ed)?|a dear one|goes on|so many|so manieth|wildly|over night|whomever)\b", re.IGNORECASE
 )
 NOT_YET = {
-    "a-million-rows.md",
     "command-line.md",
     "dial.md",
     "mathematics-of-effort.md",
@@ -30,6 +29,7 @@ LIMITS = {
     "docs/architecture.md": 3000,
     "docs/keras.md": 1100,
     "docs/supported-models.md": 1200,
+    "docs/a-million-rows.md": 1200,
 }  # words
 
 
