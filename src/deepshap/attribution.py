@@ -532,7 +532,7 @@ def _answer(
 ) -> np.ndarray | None:
     """Do what a method asks for, and answer it."""
     if isinstance(part, Evaluation):
-        at_once = plan.beside if engine.free_memory() is not None else min(plan.beside, _points_at_once(part.points))
+        at_once = plan.aligned if engine.free_memory() is not None else min(plan.aligned, _points_at_once(part.points))
         outputs = engine.outputs(part.points, at_once, "the points between example and reference")
         bar.update(len(part.points))
         return outputs

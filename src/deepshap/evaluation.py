@@ -103,7 +103,7 @@ def check(
     example, _ = plain(example, "the example", batch_axis)
     with engine.session():
         points, _ = engine.read(example, additional_forward_args)
-        summaries = engine.uses(points)
+        summaries = engine.list_operations(points)
     return Inspection(sorted(summaries, key=lambda use: use.supported))
 
 

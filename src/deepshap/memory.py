@@ -67,8 +67,8 @@ def _planned(footprint: Footprint, examples: int, references: int, budget: int, 
         )
     count, block = _chunk(footprint, examples, references, budget, most)
     spare = budget - block * footprint.reference - count * footprint.example
-    beside = min(budget // sum(footprint), most)
-    return Plan(count, block, beside, min(spare // footprint.pair, MOST_PAIRS), budget)
+    aligned = min(budget // sum(footprint), most)
+    return Plan(count, block, aligned, min(spare // footprint.pair, MOST_PAIRS), budget)
 
 
 def _chunk(footprint: Footprint, examples: int, references: int, budget: int, most: int) -> tuple[int, int]:
@@ -94,7 +94,7 @@ def chunks(comparison: Comparison, plan: Plan) -> Iterator[tuple[slice, slice]]:
     """Yield chunks of a comparison; blocks of references outermost, so that each is run only once."""
     count = len(comparison.examples)
     if not comparison.all_pairs:
-        yield from ((at, slice(None)) for at in slices(count, plan.beside))
+        yield from ((at, slice(None)) for at in slices(count, plan.aligned))
         return
     for block in slices(len(comparison.references), plan.references):
         yield from ((at, block) for at in slices(count, plan.examples, block.stop - block.start))

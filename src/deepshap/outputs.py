@@ -288,7 +288,7 @@ def with_output_transform(
 
     def transformed(otherwise: str) -> Engine:
         model, output = engine.heads.changed(engine.model, engine.output, transform, otherwise)
-        return engine.reading((transform, otherwise), model, output)
+        return engine.with_output((transform, otherwise), model, output)
 
     if callable(transform):
         return transformed("refuse")
@@ -320,5 +320,5 @@ def _kind_on_background(engine: Engine, examples: Points, references: Points | N
     kinds = set()
     for row in range(len(examples) if described else 1):
         seen = references.described_by(examples[np.full(len(references), row)])
-        kinds.add(engine.once(seen.key, lambda: kind_of(engine.outputs(seen, at_once, "the background"))))  # noqa: B023
+        kinds.add(engine.cached(seen.key, lambda: kind_of(engine.outputs(seen, at_once, "the background"))))  # noqa: B023
     return kinds.pop() if len(kinds) == 1 else "unclear"

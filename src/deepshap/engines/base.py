@@ -53,13 +53,13 @@ class BaseEngine(ABC):
         self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()
         self._others: OrderedDict[Hashable, Self] = OrderedDict()  # engines of other outputs of the model
-        self._found: dict[Hashable, Any] = {}  # once, while the model does not change
+        self._cached_values: dict[Hashable, Any] = {}  # once, while the model does not change
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_frozen", "_others", "_found")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_frozen", "_others", "_cached_values")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock(), _frozen=[], _others=OrderedDict(), _found={})
+        self.__dict__.update(state, _lock=threading.RLock(), _frozen=[], _others=OrderedDict(), _cached_values={})
 
     # ------------------------------------------------------------------ one at a time, and frozen
     @contextmanager
@@ -103,7 +103,7 @@ class BaseEngine(ABC):
 
     def forget(self) -> bool:
         """Forget everything kept of the model; return whether any of it was used, or relied on, in this call."""
-        self._sizes, self._others, self._found = set(), OrderedDict(), {}
+        self._sizes, self._others, self._cached_values = set(), OrderedDict(), {}
         return False
 
     @property
@@ -111,16 +111,16 @@ class BaseEngine(ABC):
         """Whether what was found of the model holds from call to call."""
         return self.is_frozen
 
-    def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """Return ``find()``, computed in every call, or only once while the model does not change."""
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return ``compute()``, computed in every call, or only once while the model does not change."""
         if not self.is_cached or key is None:
-            return find()
-        if key not in self._found:
-            self._found[key] = find()
-        return cast("T", self._found[key])
+            return compute()
+        if key not in self._cached_values:
+            self._cached_values[key] = compute()
+        return cast("T", self._cached_values[key])
 
     # ------------------------------------------------------------------ other outputs
-    def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Self:
+    def with_output(self, key: Hashable, model: Callable[..., Any], output: Any) -> Self:
         """Return an engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
         engine = self._others.pop(key, None) or self._twin()
         engine.model, engine.output, engine._frozen = model, output, self._frozen

@@ -101,7 +101,7 @@ class Comparison:
         )
 
     def aligned_pairs(self) -> Comparison:
-        """Return every pair of an all-pairs comparison as a row beside a row, examples outermost."""
+        """Return every pair of an all-pairs comparison as aligned rows, examples outermost."""
         n, b = len(self.examples), len(self.references)
         examples, references = self.examples[np.repeat(np.arange(n), b)], self.references[np.tile(np.arange(b), n)]
         return Comparison(examples, references, False, self.outputs.repeat(b, 0))
@@ -140,7 +140,7 @@ class ModelProfile:
     footprint : memory of a chunk.
     compiler : bytes that a compiler takes for itself, where the engine has the work compiled; else 0.
     recurrent : whether recurrent layers do most of the work. Of these a pair of each with each takes little more than its
-        multipliers, and a row beside a row its forward runs too.
+        multipliers, and aligned rows take their forward runs too.
     """
 
     output_shape: tuple[int, ...]
@@ -160,14 +160,14 @@ class Plan:
     Attributes
     ----------
     examples, references : of a chunk of pairs, each with each.
-    beside : rows of a chunk in which row k is compared with row k.
+    aligned : rows of a chunk in which row k is compared with row k.
     multipliers : of pairs, one for each explained output, that fit into memory together.
     memory : the budget in bytes.
     """
 
     examples: int
     references: int
-    beside: int
+    aligned: int
     multipliers: int
     memory: int
 
@@ -308,13 +308,13 @@ class Engine(Protocol):
     def in_double(self) -> Engine | None:
         """Return an engine of the same model that computes in float64; None if this one does."""
 
-    def reading(self, key: Hashable, model: Callable[..., Any], output: Any) -> Engine:
+    def with_output(self, key: Hashable, model: Callable[..., Any], output: Any) -> Engine:
         """Return an engine of another output of the model, with the same handlers, lock and promises; the last few are kept."""
 
-    def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
-        """Return ``find()``, computed in every call, or only once while the model does not change and there is a key."""
+    def cached(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return ``compute()``, computed in every call, or only once while the model does not change and there is a key."""
 
-    def uses(self, points: Points) -> list[OperationSummary]:
+    def list_operations(self, points: Points) -> list[OperationSummary]:
         """Return the operations that the model applies to what depends on its inputs."""
 
     def free_memory(self) -> int | None:

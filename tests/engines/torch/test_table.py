@@ -36,7 +36,7 @@ def test_every_operation_of_the_table_is_met_by_a_case(monkeypatch):
     for case in CASES:
         engine = explainer_of(case, case.model(), case.inputs(1, 1)).engine
         with engine.session():
-            engine.uses(engine.read(case.inputs(1, 2), case.args(1) or None)[0])
+            engine.list_operations(engine.read(case.inputs(1, 2), case.args(1) or None)[0])
     kinds = ("constant", "random")  # nothing to explain; refused (test_errors.py)
     expected = {name for name, operation in OPERATIONS.items() if operation.kind not in kinds}
     assert sorted(expected - seen - NEED_A_GPU - IN_A_FILE_OF_THEIR_OWN - OF_EXPORTED_PROGRAMS) == []

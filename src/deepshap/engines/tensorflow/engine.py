@@ -126,7 +126,7 @@ class TensorFlowEngine(BaseEngine):
         if state is not None and state.is_unchanged(self.model, self.output):
             self._is_comparable = True
             return
-        self._found.clear()
+        self._cached_values.clear()
         graph = self._trace(points, marks)
         state = state_of(self.model, self.output)  # after the trace, which loads modules
         self._is_comparable = state is not None
@@ -311,7 +311,7 @@ class TensorFlowEngine(BaseEngine):
         self._analysis(examples)  # before a model is run that will be refused
         self._confirm_cache(examples)
         key = self.graph(examples), _rules_of_users()
-        properties = self.once(key, lambda: self._probe(examples, references))
+        properties = self.cached(key, lambda: self._probe(examples, references))
         self.output_axis, self.layer_axes, self._recurrent, footprint, compiler, self.output_shape, self.dtype = (
             properties
         )
@@ -322,8 +322,8 @@ class TensorFlowEngine(BaseEngine):
         if self.is_frozen:
             return
         values = self.graph(points).values() if self._is_comparable else None
-        if values is None or values != self._values or len(self._found) > MOST_FOUND:
-            self._found.clear()
+        if values is None or values != self._values or len(self._cached_values) > MOST_FOUND:
+            self._cached_values.clear()
         self._values, self._is_unchanged = values, values is not None
 
     @property
@@ -349,7 +349,7 @@ class TensorFlowEngine(BaseEngine):
     def reference_outputs(self, references: Points, at_once: int) -> np.ndarray:
         """Return ``outputs`` of references, computed once while the model does not change."""
         key = None if references.key is None else ("outputs", references.key, at_once)
-        return self.once(key, lambda: self.outputs(references, at_once, "the background"))
+        return self.cached(key, lambda: self.outputs(references, at_once, "the background"))
 
     # ------------------------------------------------------------------ contributions
     def contributions(self, comparison: Comparison, plan: Plan, multipliers: bool = False) -> Contributions:
@@ -450,7 +450,7 @@ class TensorFlowEngine(BaseEngine):
         is_to_blame = worst is not None and not worst.gap <= self.tolerance * max(worst.size, 1e-30)
         return worst if is_to_blame or not around else around[0]
 
-    def uses(self, points: Points) -> list[OperationSummary]:
+    def list_operations(self, points: Points) -> list[OperationSummary]:
         """Return the operations that the model uses on values that depend on its inputs."""
         self._confirmed.clear()
         graph = self.graph(points)

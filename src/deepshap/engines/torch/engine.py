@@ -399,7 +399,7 @@ class TorchEngine(UnmodifiedModel):
         worst = max(reversed(gaps), key=lambda entry: entry[1] if entry[1] == entry[1] else float("inf"), default=None)
         return worst and OperationGap(worst[0].name, worst[0].place, *worst[1:])
 
-    def uses(self, points: Points) -> list[OperationSummary]:
+    def list_operations(self, points: Points) -> list[OperationSummary]:
         """Return the operations that the model applies to values that depend on its inputs."""
         self._find_axes(points[[0, 0]])
         with preserve_run(self._state):
