@@ -22,7 +22,7 @@ SUMMARY = (  # of the README
     "captum.IntegratedGradients",
 )
 BY_GRADIENTS = "shap.DeepExplainer", "captum.DeepLiftShap", "captum.GradientShap"
-SHOWN_EFFORTS = 1, 4, 16, 64
+SHOWN_EFFORTS = 1, 4, 16
 LEAST = 1e-4  # distances below are taken for that
 EXACT = 1e-3  # gaps below are rounding
 PATIENCE = 10  # times deepshap's time, in which others are looked for that come closer
@@ -285,12 +285,13 @@ def of_dial(rows: list[Row]) -> str:
     for problem, players in dict.fromkeys((row["problem"], row["players"]) for row in measured):
         here = [row for row in measured if (row["problem"], row["players"]) == (problem, players)]
         own = {row["budget"]: row for row in here if row["method"] == "deepshap"}
-        cells = [f"{own[e]['distance']:.3f} ({own[e]['ratio']:.3g})" if e in own else "–" for e in efforts]
+        times = {e: f" ({own[e]['ratio']:.3g})" if e > 1 else "" for e in own}
+        cells = [f"{own[e]['distance']:.3f}{times[e]}" if e in own else "–" for e in efforts]
         curve = _line(list(own.values()))
         for method in others:
             reached = [(row["seconds"], max(row["distance"], LEAST)) for row in here if row["method"] == method]
-            times = [seconds / _time_for(curve, distance) for seconds, distance in reached]
-            cells.append(ratio(statistics.median(times)) if times else "–")
+            ratios = [seconds / _time_for(curve, distance) for seconds, distance in reached]
+            cells.append(ratio(statistics.median(ratios)) if ratios else "–")
         lines.append([f"{problem}, {players}", seconds(own[1]["seconds"]), *cells])
     return table(lines)
 
@@ -306,7 +307,8 @@ def dial_losses(rows: list[Row]) -> str:
         known = row["seconds"] <= curve[-1][0]  # by the largest effort
         if known and row["method"] != "deepshap" and 1.1 * row["distance"] + (row["noise"] or 0.0) + LEAST < own:
             factor = own / max(row["distance"], LEAST)
-            text = f"- {game[0]}, {game[1]}: {row['method']} {row['distance']:.3f}, deepshap {own:.3f}, time {row['ratio']:.3g}"
+            method = "" if row["method"] == "permutation sampling" else f"{row['method']} "
+            text = f"- {game[0]}, {game[1]}: {method}{row['distance']:.3f}, {own:.3f}, {row['ratio']:.3g}"
             worst[game] = max(worst.get(game, (0.0, "")), (factor, text))
     return "\n".join(text for _, text in worst.values()) or "Nowhere."
 

@@ -30,6 +30,7 @@ LIMITS = {
     "docs/mathematics.md": 2700,
     "docs/mathematics-of-effort.md": 800,
     "docs/dial.md": 650,
+    "docs/time-against-accuracy.md": 600,
 }  # words
 
 
