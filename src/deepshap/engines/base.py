@@ -48,7 +48,7 @@ class BaseEngine(ABC):
         self.dtype = "float32"  # of the output, by name
         self._dtypes: set[str] = set()  # that the signal passes through
         self._recurrent = False  # whether recurrent layers do most of the work
-        self.takes_python_values = False  # whether the model makes numbers of Python of what it computes
+        self.takes_python_values = False  # whether Python, a branch or a loop of the model decides by what it computes
         self._sizes: set[int] = set()  # numbers of rows that were found to make no difference
         self._frozen: list[int] = []  # threads that have promised that the model does not change, for each promise
         self._lock = threading.RLock()

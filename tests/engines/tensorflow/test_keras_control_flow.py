@@ -1,8 +1,8 @@
-"""Lists that loops write to: what is written over gets nothing, what is written once is not written over to say so, and what a
-variable holds too is left to that."""
+"""Branches, loops and the lists that loops write to: values, and decisions that are refused."""
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -182,3 +182,61 @@ def test_a_list_may_be_empty_after_no_turn(turns):
     values = deepshap.DeepExplainer(model, R, progress=False).shap_values(X)
     wanted = model(tf.constant(X)).numpy() - model(tf.constant(R)).numpy().mean(0)
     np.testing.assert_allclose(values.sum((1, 2)), wanted, atol=1e-12)
+
+
+class DoublesHighBatches(keras.layers.Layer):
+    """Decide by the mean of the whole batch."""
+
+    def call(self, x):
+        return tf.cond(tf.reduce_mean(x) > 0.5, lambda: 2 * x[:, :, 0], lambda: x[:, :, 0])
+
+
+def of_layer():
+    inputs = keras.Input((6, 2))
+    return keras.Model(inputs, keras.layers.Dense(1)(DoublesHighBatches()(inputs)))
+
+
+def in_python(x):
+    if tf.reduce_mean(x) > 0.5:
+        x = 2 * x
+    return tf.reduce_sum(x[..., 0], -1, keepdims=True)
+
+
+def by_number_of_values(x):
+    high = tf.where(x > 0.5)
+    return tf.cond(tf.shape(high)[0] > 100, lambda: 2 * x[:, 0], lambda: x[:, 0])
+
+
+def by_turns(x):
+    (x,) = tf.while_loop(lambda x: tf.reduce_mean(x) < 0.7, lambda x: (1.3 * x,), (x,))
+    return x[:, 0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [of_layer, lambda: in_python, lambda: tf.function(in_python), lambda: by_number_of_values, lambda: by_turns],
+    ids=["tf.cond", "if", "if in a tf.function", "number of values", "loop"],
+)
+def test_decisions_by_the_whole_batch_are_refused(make):
+    """With these seeds the few rows that are compared in other batches are all decided alike."""
+    model = make()
+    for seed in (0, 2, 8, 11):
+        values = np.random.default_rng(seed).random((25, 6, 2)).astype("float32")
+        alone = np.concatenate([np.asarray(model(values[i : i + 1])) for i in range(25)])
+        together = [np.asarray(model(part)) for part in (values[:20], values[20:])]
+        assert np.abs(np.concatenate(together) - alone).max() > 1e-3
+        with pytest.raises((deepshap.BatchMixingError, deepshap.ControlFlowError)):
+            deepshap.DeepExplainer(model, values[:20])(values[20:])
+
+
+def test_decisions_by_each_row_are_explained():
+    """In a loop over rows, the branch of a row is its own."""
+
+    def model(x):
+        return tf.map_fn(lambda row: tf.cond(tf.reduce_sum(row) > 0, lambda: 3 * row[0], lambda: row[1]), x)
+
+    values = np.random.default_rng(0).random((9, 4)).astype("float32")
+    explanation = deepshap.DeepExplainer(model, values[:4])(values[4:])
+    expected = 3 * (values[4:, 0] - values[:4, 0].mean())
+    np.testing.assert_allclose(explanation.values[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(explanation.values[:, 1:], 0, atol=1e-7)

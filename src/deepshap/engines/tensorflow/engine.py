@@ -20,7 +20,7 @@ from . import heads as output_heads
 from ._compat import eager_mode, tapes_recording
 from .backward import ALIGNED, ALL_PAIRS, BROADCAST, COMPILER, ExplanationFunction, Options, trace_explanation
 from .double import NARROW, widen_graph
-from .graph_analysis import ACTIVE, ROW_COUNT, STATIC, GraphAnalysis, OperationCollector
+from .graph_analysis import ACTIVE, ROW_COUNT, STATIC, DecisionSearch, GraphAnalysis, OperationCollector
 from .graphs import ModelGraph, share_graph, trace_model
 from .handlers import Handlers, LayerCall, mark_layers, note_scopes
 from .inputs import Inputs, take_output
@@ -309,6 +309,7 @@ class TensorFlowEngine(BaseEngine):
         if not self.is_frozen:
             self._confirmed.clear()
         self._analysis(examples)  # before a model is run that will be refused
+        self.takes_python_values = self.graph(examples).decides_by_values
         self._confirm_cache(examples)
         key = self.graph(examples), _rules_of_users()
         properties = self.cached(key, lambda: self._probe(examples, references))
@@ -422,6 +423,10 @@ class TensorFlowEngine(BaseEngine):
             analysis.run(graph.body, flags)
             analysis.refuse()
             graph.analyses[key] = analysis
+            search = DecisionSearch(graph.library, analysis.operations)
+            captured = len(graph.captured)
+            search.run(graph.body, [ACTIVE] * (len(graph.body.inputs) - captured) + [STATIC] * captured)
+            graph.decides_by_values = search.is_found
         return graph.analyses[key]
 
     # ------------------------------------------------------------------ in float64

@@ -34,6 +34,9 @@ from .operations import (
 STATIC, ACTIVE, ROW_COUNT, POSITION, DRAWN = "", "active", "counted", "position", "drawn"
 Flags = tuple[str, ...]
 IS_RANDOM = " (random)"  # behind an operation's name
+BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
+SIZED_BY_VALUES = ("Where", "Unique", "UniqueV2", "DynamicPartition", "Range")  # how long their outputs are
+OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")  # read no values
 
 
 class GraphAnalysis:
@@ -151,7 +154,7 @@ class GraphAnalysis:
     def _control(self, op: Any, flags: Flags) -> Flags:
         if op.type in LOOPS:
             return self.loop(op, flags)
-        if op.type in ("If", "StatelessIf", "Case", "StatelessCase"):
+        if op.type in BRANCHES:
             return self.run_all(self.branches(op), flags[1:])
         if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
             return self.run(self.library.body(op, "f"), flags)
@@ -182,6 +185,38 @@ class GraphAnalysis:
 def _either(ways: Sequence[Flags]) -> Flags:
     order = (ACTIVE, POSITION, ROW_COUNT)
     return tuple(next((f for f in order if f in flags), max(flags)) for flags in zip(*ways, strict=True))
+
+
+class DecisionSearch(GraphAnalysis):
+    """Find out whether a branch or a loop of the graph decides by values of the inputs, not only by their shapes.
+
+    Such a decision is taken for all rows of a batch at once. ACTIVE is what depends on values, POSITION what has a size
+    that does.
+    """
+
+    is_found = False
+
+    def _mark(self, enters: bool, number: int, op: Any, flags: Flags) -> Flags:
+        return flags
+
+    def _step(self, op: Any, flags: Flags) -> Flags:
+        operation = self.operation(op)
+        if operation is not None and operation.kind == CONTROL:
+            self.is_found |= op.type in BRANCHES and flags[0] != STATIC
+            return self._control(op, flags)
+        if operation is not None and operation.kind == VARIABLE:
+            return self._variable(op, flags)
+        if op.type in OF_SHAPES:
+            return (ACTIVE if POSITION in flags else STATIC,) * len(op.outputs)
+        if POSITION in flags or (op.type in SIZED_BY_VALUES and ACTIVE in flags):
+            return (POSITION,) * len(op.outputs)
+        return (ACTIVE if ACTIVE in flags else STATIC,) * len(op.outputs)
+
+    def loop(self, op: Any, flags: Sequence[str]) -> Flags:
+        """Return flags of a loop's variables; note whether the number of turns depends on values."""
+        flags = super().loop(op, flags)
+        self.is_found |= self.run(self.library.body(op, "cond"), flags) != (STATIC,)
+        return flags
 
 
 class OperationCollector(GraphAnalysis):

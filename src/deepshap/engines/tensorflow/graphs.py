@@ -204,6 +204,7 @@ class ModelGraph:
         self.captured = list(self.function.captured_inputs)
         self.analyses: dict[Hashable, Any] = {}
         self.functions: dict[Hashable, Any] = {}
+        self.decides_by_values = False  # whether a branch or loop depends on values; set by the analysis
 
     @cached_property
     def library(self) -> Library:
