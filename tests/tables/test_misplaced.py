@@ -21,6 +21,8 @@ import deepshap
 from deepshap import InputError, explain_dataset
 from deepshap.cli import cli
 from deepshap.forecasting import explain_forecast
+from deepshap.tables import Table
+from deepshap.tables.columns import matrix
 
 NAMES = ["a", "b", "c"]
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -187,6 +189,13 @@ def test_frames_of_polars_keep_names_and_refuse_dates():
     assert explainer(frame[["b", "a"]]).feature_names == ["a", "b"]
     with pytest.raises(InputError, match=r"column 'day' is .*not numeric"):
         deepshap.DeepExplainer(linear(1.0, 2.0, 3.0), frame)
+
+
+def test_a_column_of_text_without_rows_is_refused():
+    """A pipeline knows its columns before it has read a row."""
+    table = Table(pa.table({"a": pa.array([], pa.float64()), "name": pa.array([], pa.string())}))
+    with pytest.raises(InputError, match="column 'name' is text, not numeric"):
+        matrix(table, ["a", "name"])
 
 
 def test_forecasts_of_frames_of_polars():

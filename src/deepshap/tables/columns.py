@@ -216,8 +216,8 @@ def numbers(column: Any, name: str, table: Table) -> np.ndarray:
         kind, first = str(column.type), ""
         if is_text(column.type):
             wrong = parsed(column, ".")[1]
-            at = int(wrong.argmax()) if wrong.any() else int(np.asarray(column.is_valid()).argmax())
-            kind, at = "text", table.mixed.get(name, at)
+            cells = np.flatnonzero(wrong if wrong.any() else np.asarray(column.is_valid()))
+            kind, at = "text", table.mixed.get(name, int(cells[0]) if len(cells) else 0)
             first = f", {column[at].as_py()!r} in {table.place(at)}" if column.null_count < len(column) else ""
         raise InputError(
             f"{table.name}: column {name!r} is {kind}{first}, not numeric. Encode it, or choose the columns to explain."
