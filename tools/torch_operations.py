@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from deepshap.engines.torch import names
-from deepshap.engines.torch.operations import COMPOSITE, ELEMENTWISE, KINDS, LINEAR, RANDOM, Operation
+from deepshap.engines.torch.operations import COMPOSITE, CONSTANT, ELEMENTWISE, KINDS, LINEAR, RANDOM, Operation
 from deepshap.engines.torch.table import OPERATIONS
-from deepshap.formulas import cells
 
 # Shortcuts inside torch's modules, switched off while a model is explained (state.py).
 FUSED = {"_transformer_encoder_layer_fwd", "_native_multi_head_attention"}
@@ -31,7 +30,7 @@ TITLES = {
     "elementwise": "Elementwise",
     "quadratic": "Quadratic",
     "smooth": "Smooth",
-    "composite": "Composed of smaller operations",
+    "composite": "Composite",
     "custom": "With a rule of their own",
     "cast": "Conversions",
     "value": "Leaving torch",
@@ -44,62 +43,50 @@ INTRODUCTION = """\
 
 # Supported operations
 
-`deepshap` looks at every call of torch that a model makes. This page lists the calls that have a rule, by kind. The
-formulas are in [mathematics.md](mathematics.md). A call that is not listed here and depends on the explained input
-stops the explanation with an error; [adding-a-rule.md](adding-a-rule.md) says how to go on. A call that does not depend
-on the explained input needs no rule.
+This page lists the PyTorch operations that deepshap explains, by kind of rule, for users who check a model in advance.
+`deepshap check` lists the operations of your model. [Mathematics](mathematics.md) has the formulas.
+
+An operation that is not listed raises an error if it depends on the explained input;
+[Adding a rule](adding-a-rule.md) says what to do. An operation on constants needs no rule.
 """
 
 SPELLINGS = """\
 ## Spellings
 
-torch has many names for one operation. The lists below give one name for each. It stands for all of these, where they
-exist:
+Each name below stands for all its spellings in torch:
 
 | Spelling | Example |
 | --- | --- |
-| function of `torch` | `torch.tanh(x)` |
-| method of a tensor | `x.tanh()` |
-| in place | `x.tanh_()`, `torch.tanh_(x)` |
-| function of `torch.nn.functional` | `F.tanh(x)`, `F.relu(x, inplace=True)` |
-| function of `torch.special`, `torch.linalg`, `torch.fft` | `torch.special.expit(x)`, `torch.linalg.norm(x)` |
-| operator | `a + b`, `b - a`, `a @ b`, `a += b`, `a > b`, `x[i]` |
-| ATen operator, as in an exported program | `torch.ops.aten.tanh.default(x)` |
+| function of `torch`, `torch.nn.functional`, `torch.special`, `torch.linalg`, `torch.fft` | `F.tanh(x)`, `torch.linalg.norm(x)` |
+| method of a tensor, also in place | `x.tanh()`, `x.tanh_()` |
+| operator | `a + b`, `a @ b`, `a += b`, `a > b`, `x[i]` |
+| ATen operator of an exported program | `torch.ops.aten.tanh.default(x)` |
 
-These are taken for second names of listed operations:
+`conv1d/2d/3d` stands for `conv1d`, `conv2d` and `conv3d`. Other names:
 """
 
-EXPORTED = """\
-## As exported programs write them
+VARIANTS = """\
+## Variants
 
-An exported program calls some operations of `torch.ops.aten` with arguments other than those of `torch` or
-`torch.nn.functional`. These have the rules of the operations above:
-"""
-
-LISTS = """\
-These functions apply an operation above to each tensor of a list:
+{exported} operations that only exported programs call (`torch.ops.aten`, such as `{example}`) have the same rules. So do {lists}
+`torch._foreach_` functions, which apply an operation to each tensor of a list.
 """
 
 RECURRENT = """\
 ## Recurrent layers
 
-A recurrent layer is one operation with the exact recursion of its cell; see
-[Recurrent cells](mathematics.md#recurrent-cells). Layers may have several levels, two directions, no biases,
-projections (`proj_size`), any initial state, and padded or packed input. Their weights must not depend on the
-explained input.
+A recurrent layer is one operation with the exact recursion of its [cell](mathematics.md#recurrent-cells). Layers may be stacked,
+bidirectional, without biases, or projected (`proj_size`), with any initial state and padded or packed input. Their weights
+must not depend on the explained input.
 """
 
 MODULES = """\
 ## Modules
 
-Modules need no rules, because the functions that they call have them. With torch {version}, the following classes of
-`torch.nn` call nothing but functions of this page in their `forward` methods. A module may still refuse some of its
-options, with an error that says so. Losses that average over the batch mix the rows and cannot be explained; with
-`reduction="none"` they can.
-"""
+A module needs no rule of its own. In torch {version}, {number} classes of `torch.nn` call only operations of this page. Some of
+their options may still raise an error. Losses need `reduction="none"`, because averages over the batch mix the rows.
 
-CONTAINERS = """\
-These classes run other modules, and call nothing else but functions of this page:
+These classes call other operations, at least with some of their options:
 """
 
 
@@ -111,24 +98,27 @@ def document() -> str:
         members = {name: o for name, o in members.items() if not (o.recurrent or name.startswith((ATEN, FOREACH)))}
         if members:
             parts += [f"## {TITLES[kind]}\n", f"{explanation[0].upper()}{explanation[1:]}.\n", *_members(kind, members)]
-    exported = (name.removeprefix(ATEN) for name in sorted(OPERATIONS) if name.startswith(ATEN))
-    lists = (f"torch.{name}" for name in sorted(OPERATIONS) if name.startswith(FOREACH))
-    parts += [EXPORTED, _listed(exported), LISTS, _listed(lists)]
-    leaves, containers = _modules()
+    exported = [name.removeprefix(ATEN) for name in sorted(OPERATIONS) if name.startswith(ATEN)]
+    lists = sum(name.startswith(FOREACH) for name in OPERATIONS)
+    parts.append(VARIANTS.format(exported=len(exported), example=exported[0], lists=lists))
+    supported, others = _modules()
     version = ".".join(torch.__version__.split(".")[:2])
-    parts += [RECURRENT, _recurrent(), MODULES.format(version=version), _listed(leaves)]
-    return "\n".join([*parts, CONTAINERS, _listed(containers)])
+    parts += [RECURRENT, _listed(sorted(name for name, operation in OPERATIONS.items() if operation.recurrent))]
+    return "\n".join([*parts, MODULES.format(version=version, number=len(supported)), _listed(others)])
 
 
 def _members(kind: str, members: dict[str, Operation]) -> Iterator[str]:
     if kind == COMPOSITE:
         rows = {name: _summary(o.function) or _exchanged(name) for name, o in members.items()}
-        yield _table(("Operation", "What it is"), rows)
+        noted = {name: text for name, text in rows.items() if ";" in text or "exchanged" in text}
+        yield _listed(name for name in rows if name not in noted)
+        yield "With a remark:\n"
+        yield _table(("Operation", "Remark"), noted)
     elif kind == ELEMENTWISE:
-        closed = {name: _summary(o.secant) for name, o in members.items() if o.secant}
-        yield "With a secant in closed form, for one varying operand:\n"
-        yield _table(("Operation", "Secant slope between x and r, with values y and y_r"), closed)
-        yield "With the general secant, and for several varying operands the Shapley share of each:\n"
+        closed = [name for name, o in members.items() if o.secant]
+        yield "With a [secant in closed form](mathematics.md#functions-of-one-operand), for one varying operand:\n"
+        yield _listed(closed)
+        yield "With the general secant, and for several varying operands the Shapley value of each:\n"
         yield _listed(name for name in members if name not in closed)
     elif kind == LINEAR:
         yield _listed(name for name, o in members.items() if not o.indices)
@@ -137,7 +127,7 @@ def _members(kind: str, members: dict[str, Operation]) -> Iterator[str]:
     elif kind == RANDOM:
         yield "Functions with a `training` flag that is off, such as dropout in eval mode, are the identity.\n"
         yield _listed(members)
-    else:
+    elif kind != CONSTANT:
         yield _listed(members)
 
 
@@ -149,7 +139,12 @@ def _exchanged(name: str) -> str:
 
 # ---------------------------------------------------------------------- Markdown
 def _listed(words: Any) -> str:
-    text = ", ".join(f"`{word}`" for word in words)
+    """Return the names as a paragraph; names that differ in the number of axes become one."""
+    grouped: dict[str, list[str]] = {}
+    for word in words:
+        stem, axes = (word[:-2], word[-2:]) if re.search("[123]d$", word) else (word, "")
+        grouped.setdefault(stem, []).append(axes)
+    text = ", ".join(f"`{stem}{'/'.join(axes)}`" for stem, axes in grouped.items())
     return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
@@ -175,21 +170,11 @@ def _aliases() -> str:
     return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
-def _recurrent() -> str:
-    rows: dict[str, str] = {}
-    for name, operation in sorted(OPERATIONS.items()):
-        if operation.recurrent:
-            cell = inspect.getclosurevars(operation.function).nonlocals["cell"]  # type: ignore[arg-type]
-            formulas = next(c for c in cell.__mro__ if c.__module__ == cells.__name__)
-            rows[name] = formulas.__doc__.strip().partition("\n")[0]
-    return _table(("Operation", "One step"), rows)
-
-
 # ---------------------------------------------------------------------- modules, by what their code calls
 def _modules() -> tuple[list[str], list[str]]:
-    """Classes of torch.nn that call only functions of the table, and those of them that also call other modules."""
-    leaves: list[str] = []
-    containers: list[str] = []
+    """Return the classes of torch.nn that call only operations of the table, and the other ones that have a forward method."""
+    supported: list[str] = []
+    others: list[str] = []
     for name in sorted(n for n in dir(nn) if not n.startswith("_")):
         module = getattr(nn, name)
         if not (isinstance(module, type) and issubclass(module, nn.Module)):
@@ -197,9 +182,9 @@ def _modules() -> tuple[list[str], list[str]]:
         if module.forward is nn.Module.forward or module.__module__.startswith("torch.nn.parallel"):
             continue
         called, children = _calls(module)
-        if all(_has_rule(c) for c in called) and (called or children):
-            (containers if children else leaves).append(name)
-    return leaves, containers
+        if called or children:
+            (supported if all(_has_rule(c) for c in called) else others).append(name)
+    return supported, others
 
 
 def _has_rule(name: str) -> bool:

@@ -18,7 +18,6 @@ PHRASES = re.compile(
 NOT_YET = {
     "command-line.md",
     "plots.md",
-    "supported-operations.md",
     "compat.md",
 }  # pages with such a phrase; take a page out when it is rewritten
 LIMITS = {
@@ -31,6 +30,7 @@ LIMITS = {
     "docs/mathematics-of-effort.md": 800,
     "docs/dial.md": 650,
     "docs/time-against-accuracy.md": 600,
+    "docs/supported-operations.md": 1700,
 }  # words
 
 

@@ -221,7 +221,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
 
 
 def lp_pool(spatial: int) -> Callable[..., Tensor]:
-    """Build the power-average pooling as torch defines it, for even powers or positive input."""
+    """Build the power-average pooling as torch defines it; the power must be even or the input positive."""
 
     def pool(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
         average = getattr(F, f"avg_pool{spatial}d")
