@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,13 @@ CASES: dict[str, tuple[Any, ...]] = {
     },
     "Upsample nearest-exact 1d": (lambda: nn.Upsample(size=5, mode="nearest-exact"), SERIES),
     "Upsample nearest-exact 3d": (lambda: nn.Upsample(scale_factor=1.5, mode="nearest-exact"), VOLUME),
+    **{
+        f"interpolate {mode}, antialias": (
+            lambda mode=mode: Applied(partial(nn.functional.interpolate, size=(3, 2), mode=mode, antialias=True)),
+            IMAGE,
+        )
+        for mode in ("bilinear", "bicubic")
+    },
     "grid_sample": (lambda: Applied(sampled), IMAGE),
     "torch.batch_norm": (lambda: Applied(normalized), SERIES),
     "torch.instance_norm": (lambda: Applied(normalized_alone), SERIES),

@@ -98,8 +98,9 @@ _of_kind(
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
-    "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
-    "_upsample_nearest_exact3d _adaptive_avg_pool2d _adaptive_avg_pool3d _fft_r2c _fft_c2r _fft_c2c "
+    "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d _fft_r2c _fft_c2r _fft_c2c "
     "pixel_shuffle pixel_unshuffle channel_shuffle deg2rad rad2deg fft "
     "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft real imag "
     "view_as_real view_as_complex conj resolve_conj resolve_neg complex ",
