@@ -21,7 +21,7 @@ SUMMARY = (  # of the README
     "captum.GradientShap",
     "captum.IntegratedGradients",
 )
-BY_GRADIENTS = "shap.DeepExplainer", "captum.DeepLiftShap", "captum.GradientShap"
+BY_RULES = "shap.DeepExplainer", "captum.DeepLiftShap"
 SHOWN_EFFORTS = 1, 4, 16
 LEAST = 1e-4  # distances below are taken for that
 EXACT = 1e-3  # gaps below are rounding
@@ -55,7 +55,6 @@ def contents(found: dict[str, Row]) -> dict[str, str]:
         "gpu": gpu_table(found["gpu"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
-        "budgets": budgets(scaling["budgets"]),
         "losses": losses([*peers["speed"], *peers["home"], *peers["small"]], near["accuracy"]),
         "ground-truth": ground_truth(found["ground_truth"]),
         "dial": of_dial(dial["rows"]),
@@ -94,7 +93,7 @@ def _short(row: Row) -> str:
 
 def speed(rows: list[Row]) -> str:
     """Return ratios to the gradient, with gaps above rounding in brackets: a line for each problem."""
-    peers = [Native.name, DeepShap.name, *BY_GRADIENTS]
+    peers = [Native.name, DeepShap.name, *BY_RULES]
     lines = [["", *peers]]
     for problem in names(rows):
         of_peer = {row["peer"]: row for row in rows if row["problem"] == problem}
@@ -138,17 +137,6 @@ def _distance(row: Row | None) -> str:
     if row is None:
         return ""
     return "fails" if "failure" in row else f"{row['distance']:.3f} ({ratio(row['ratio'])})"
-
-
-def budgets(rows: list[Row]) -> str:
-    """Return time and memory under the smallest and the largest budget: a line for each problem."""
-    lines = []
-    for problem in names(rows):
-        measured = [row for row in rows if row["problem"] == problem and "failure" not in row]
-        ends = dict.fromkeys((row["budget"], *_point(row)) for row in (measured[0], measured[-1]))
-        told = "; ".join(f"{budget}: {time}, {used}" for budget, time, used in ends)
-        lines.append(f"- {problem}: {told}")
-    return "\n".join(lines)
 
 
 def growth(rows: list[Row]) -> str:
@@ -223,11 +211,12 @@ def losses(speeds: list[Row], accuracies: list[Row]) -> str:
         better = [row for row in rows if row["distance"] < ours["distance"]]
         best = min(better, key=lambda row: row["seconds"], default=None)
         if best and best["seconds"] <= PATIENCE * ours["seconds"]:
-            times = f"{best['distance']:.3f} in {ratio(best['seconds'] / ours['seconds'])} times the time"
+            times = f"{best['distance']:.3f}, {ratio(best['seconds'] / ours['seconds'])}"
             closer.append(f"- {problem}: {ours['distance']:.3f}; {_with_budget(best)}: {times}")
     parts = {
-        "Ratios to the gradient, where the gradient or another method is faster:": slower,
-        "Distances to the Shapley values, where another method is closer in at most ten times the time (the fastest):": closer,
+        "Ratios to the gradient, where deepshap is slower than the gradient or another method:": slower,
+        "Distances to the Shapley values, where another method is closer in at most ten times the time, and its time as a "
+        "multiple of deepshap's:": closer,
     }
     told = [head + "\n\n" + "\n".join(lines) for head, lines in parts.items() if lines]
     return "\n\n".join(told) or "Nowhere in these figures."
