@@ -482,7 +482,7 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         Parameters
         ----------
         X : tensor, array, table, list, tuple, dict or PackedSequence
-            A single row, in the form of the background.
+            A single row: ``x[:1]``, in the form of the background, or ``x[0]``, the row of a single input by itself.
         players, target, targets, additional_forward_args
             As for ``shap_values``.
 
@@ -500,9 +500,13 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
         Examples
         --------
-        >>> game = explainer.game(x[:1], players="features")
+        >>> game = explainer.game(x[0], players="features")
         >>> shapiq.KernelSHAP(n=game.n_players, random_state=0).approximate(budget=100, game=game)
         """
+        row = None if self._background is None else tuple(self._background.inputs[0].shape[1:])
+        if isinstance(self._batch_axis, int) and row is not None and row == getattr(X, "shape", None):
+            X = X.to_numpy() if hasattr(X, "to_numpy") else X  # a row of a table
+            X = X[(*[slice(None)] * self._batch_axis, None)]
         games, _, _ = self._games(X, players, target, targets, additional_forward_args)
         if len(games) != 1:
             raise InputError(f"a game is of one row, and X has {len(games)}: explainer.game(X[:1]).")

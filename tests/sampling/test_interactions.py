@@ -7,6 +7,7 @@ import math
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import shapiq
 import torch
@@ -69,6 +70,19 @@ def test_a_game_has_the_models_values():
     np.testing.assert_allclose(game(inside), np.array(list(values.values())) - empty, atol=1e-12)
     assert game.base_value == pytest.approx(empty)
     assert game.player_name_lookup == {name: k for k, name in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("row", [X[0], X[0].numpy(), X[:1]])
+def test_a_row_may_come_without_the_axis_of_rows(row):
+    every = np.array(list(itertools.product([False, True], repeat=4)))
+    np.testing.assert_allclose(explainer().game(row, target=0)(every), explainer().game(X[:1], target=0)(every))
+
+
+def test_the_row_of_a_table_is_a_row():
+    frame = pd.DataFrame(X[:, 0].numpy(), columns=NAMES)
+    on_table = deepshap.DeepExplainer(lambda x: x.prod(1, keepdim=True), frame)
+    every = np.array(list(itertools.product([False, True], repeat=4)))
+    np.testing.assert_allclose(on_table.game(frame.iloc[1])(every), on_table.game(frame.iloc[1:2])(every))
 
 
 def test_shapiqs_approximators_run_on_a_game():
