@@ -10,8 +10,8 @@ examples next to the recorded references, then propagate multipliers back.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -21,18 +21,28 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedOperationError
+from ..base import BaseEngine, called_twice
 from ..interface import Comparison, Contributions, Footprint, ModelProfile, OperationGap, OperationSummary, Plan, Points
 from . import heads as output_heads
 from . import inspection
-from .backward import Reduce, Traced, adds_up, as_contributions, as_numpy, of_pairs, over_references, row_by_row
+from .backward import (
+    Reduce,
+    Traced,
+    adds_up,
+    as_array,
+    as_contributions,
+    as_numpy,
+    of_pairs,
+    over_references,
+    row_by_row,
+)
 from .batch_axes import FoldedBatch
 from .calls import translated_errors
 from .control_flow import ControlFlowComparison
 from .custom_functions import Derivatives, show_calls
 from .double import InFloat64
 from .handlers import Handlers
-from .inputs import Inputs
-from .layers import UnmodifiedModel, layer_values_through
+from .inputs import Inputs, take_output
 from .operations import BackwardOptions, Pairs, TraceMismatch
 from .preserve import (
     ModelState,
@@ -48,6 +58,8 @@ from .recurrent.context import PrefixCache, RecurrentContext
 from .reference_cache import Recorded, ReferenceCache
 from .tape import Tape
 from .tracer import Tracer
+from .tree import replace as replace_tensors
+from .tree import tensors
 
 
 class PairedRun(NamedTuple):
@@ -58,6 +70,89 @@ class PairedRun(NamedTuple):
     pairs: Pairs
     columns: np.ndarray
     reduce: Reduce
+
+
+class UnmodifiedModel(BaseEngine):
+    """The part of the engine that runs the model without tracing it."""
+
+    layer_output: bool
+    _computing: AbstractContextManager[Any]
+    _derivatives: Derivatives
+
+    def _evaluate(self, points: Points) -> np.ndarray:
+        output = self._derivatives.run_plain(lambda: self._call(self._copies(points), points))
+        return as_numpy(self._flat(output, len(points)))
+
+    def _call(self, rows: Sequence[Tensor], points: Points) -> Tensor:
+        extra = replace_tensors(points.extra, Tensor.clone)  # the model may write into them
+        with self._computing:
+            return take_output(points.form.call(self.model, rows, extra), self.output)
+
+    def _copies(self, points: Points) -> list[Tensor]:
+        """Return copies of the inputs, because the model may write into them."""
+        return [r.clone() for r in self._entering(points)]
+
+    def _entering(self, points: Points) -> list[Tensor]:
+        wide = isinstance(self._computing, InFloat64)
+        return [r.double() if wide and r.is_floating_point() else r for r in points.inputs]
+
+    def _with_layer_values(self, points: Points) -> tuple[Tensor, list[Tensor]]:
+        values: list[Tensor] = []
+
+        def look(inner: list[Tensor]) -> list[Tensor]:
+            values.extend(v.clone() for v in inner)  # the model may write into them
+            return inner
+
+        def run() -> Tensor:
+            values.clear()
+            seen = nullcontext() if self.layer is None else layer_values_through(self.layer, look, self.layer_output)
+            with seen:
+                return self._call(self._copies(points), points)
+
+        output = self._derivatives.run_plain(run)
+        if self.layer is not None and not values:
+            kind = "output" if self.layer_output else "input"
+            raise InputError(
+                f"the layer {type(self.layer).__name__} is not called by the model, or has no float {kind}."
+            )
+        return output, values
+
+    def explained(self, points: Points) -> list[np.ndarray]:
+        """Return the explained values, the inputs or those of the inner layer, as arrays with the model's axes."""
+        return [as_array(x) for x in (points.inputs if self.layer is None else self.layer_values(points))]
+
+    def layer_values(self, points: Points) -> list[Tensor]:
+        """Return the explained values of the inner layer."""
+        return self._with_layer_values(points)[1]
+
+
+@contextmanager
+def layer_values_through(
+    layer: nn.Module, change: Callable[[list[Tensor]], Sequence[Tensor]], output: bool
+) -> Iterator[None]:
+    """Pass the float inputs of a layer, or its float outputs, through a function in this context."""
+    calls = 0
+
+    def changed(values: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise called_twice(type(layer).__name__)
+        new = iter(change([t for t in tensors(values) if t.is_floating_point()]))
+        return replace_tensors(values, lambda t: next(new) if t.is_floating_point() else t)
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        new_values = iter(changed([a for a in args if isinstance(a, Tensor)]))
+        return tuple(next(new_values) if isinstance(a, Tensor) else a for a in args)
+
+    def after(_: nn.Module, args: Any, result: Any) -> Any:
+        return changed(result)
+
+    handle = layer.register_forward_hook(after) if output else layer.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class TorchEngine(UnmodifiedModel):
