@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import textwrap
-from typing import Any
+from operation_tables import listed
 
-from deepshap.engines.tensorflow.operations import COMPOSITE, CONTROL, CUSTOM, ELEMENTWISE, KINDS, VARIABLE, Operation
+from deepshap.engines.tensorflow.operations import ELEMENTWISE, KINDS, Operation
 from deepshap.engines.tensorflow.table import OPERATIONS
 
 TITLES = {
@@ -29,12 +27,14 @@ INTRODUCTION = """\
 
 # Supported operations of TensorFlow
 
-`deepshap` traces a Keras model, or any function of TensorFlow's tensors, into a graph, and explains the graph operation by
-operation. Layers need no rules, because the operations that they are made of have them. This page lists the operations, by
-kind and by the types that they have in a graph (`tf.raw_ops`). The formulas are in [mathematics.md](mathematics.md). An
-operation that is not listed here and depends on the explained input stops the explanation with an error, which names all
-such operations and their layers; `deepshap.register_rule("Type", rule)` adds a rule. An operation that does not depend on
-the explained input needs none.
+This page lists the TensorFlow operations that deepshap explains, by kind of rule, for users who check a model in advance.
+`deepshap check` lists the operations of your model. [Mathematics](mathematics.md) has the formulas.
+
+deepshap traces a Keras model, or any function of TensorFlow tensors, into a graph, and explains each operation of the graph.
+Layers need no rules. The names are those of the graph (`tf.raw_ops`); `BatchMatMul/V2/V3` stands for three of them.
+
+An operation that is not listed raises an error if it depends on the explained input;
+[Adding a rule](adding-a-rule.md) says what to do. Other operations need no rule.
 """
 
 
@@ -49,36 +49,15 @@ def document() -> str:
 
 
 def _members(kind: str, members: dict[str, Operation]) -> list[str]:
-    if kind == ELEMENTWISE:
-        closed = {name: o.secant for name, o in members.items() if o.secant}
-        return [
-            "With a secant in closed form:\n",
-            _table(("Operation", "Secant slope between x and r, with values y and y_r"), closed),
-            "With the general secant, and for several varying operands the Shapley share of each:\n",
-            _listed(name for name in members if name not in closed),
-        ]
-    if kind in (CUSTOM, COMPOSITE, CONTROL, VARIABLE):
-        return [_table(("Operation", "How"), {name: o.rule or o.function for name, o in members.items()})]
-    return [_listed(members)]
-
-
-def _listed(words: Any) -> str:
-    text = ", ".join(f"`{word}`" for word in words)
-    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False) + "\n"
-
-
-def _table(head: tuple[str, str], rows: dict[str, Any]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "| --- | --- |"]
-    lines += [f"| `{name}` | {_summary(function)} |" for name, function in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _summary(function: Any) -> str:
-    """Return the first line of a docstring; of the builder's, where a function was built by another."""
-    builder = getattr(function, "__qualname__", "").partition(".<locals>")[0]
-    text = function.__doc__ or getattr(inspect.getmodule(function), builder, function).__doc__ or ""
-    line = text.strip().partition("\n")[0].replace("|", "\\|").removeprefix("Build the ")
-    return line[:1].upper() + line[1:]
+    if kind != ELEMENTWISE:
+        return [listed(members)]
+    closed = [name for name, o in members.items() if o.secant]
+    return [
+        "With a [secant in closed form](mathematics.md#functions-of-one-operand), for one varying operand:\n",
+        listed(closed),
+        "With the general secant, and for several varying operands the Shapley value of each:\n",
+        listed(name for name in members if name not in closed),
+    ]
 
 
 if __name__ == "__main__":

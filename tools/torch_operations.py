@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from operation_tables import listed, summary, table
 from torch import nn
 
 from deepshap.engines.torch import names
@@ -103,32 +103,32 @@ def document() -> str:
     parts.append(VARIANTS.format(exported=len(exported), example=exported[0], lists=lists))
     supported, others = _modules()
     version = ".".join(torch.__version__.split(".")[:2])
-    parts += [RECURRENT, _listed(sorted(name for name, operation in OPERATIONS.items() if operation.recurrent))]
-    return "\n".join([*parts, MODULES.format(version=version, number=len(supported)), _listed(others)])
+    parts += [RECURRENT, listed(sorted(name for name, operation in OPERATIONS.items() if operation.recurrent))]
+    return "\n".join([*parts, MODULES.format(version=version, number=len(supported)), listed(others)])
 
 
 def _members(kind: str, members: dict[str, Operation]) -> Iterator[str]:
     if kind == COMPOSITE:
-        rows = {name: _summary(o.function) or _exchanged(name) for name, o in members.items()}
+        rows = {name: summary(o.function) or _exchanged(name) for name, o in members.items()}
         noted = {name: text for name, text in rows.items() if ";" in text or "exchanged" in text}
-        yield _listed(name for name in rows if name not in noted)
+        yield listed(name for name in rows if name not in noted)
         yield "With a remark:\n"
-        yield _table(("Operation", "Remark"), noted)
+        yield table(("Operation", "Remark"), noted)
     elif kind == ELEMENTWISE:
         closed = [name for name, o in members.items() if o.secant]
         yield "With a [secant in closed form](mathematics.md#functions-of-one-operand), for one varying operand:\n"
-        yield _listed(closed)
+        yield listed(closed)
         yield "With the general secant, and for several varying operands the Shapley value of each:\n"
-        yield _listed(name for name in members if name not in closed)
+        yield listed(name for name in members if name not in closed)
     elif kind == LINEAR:
-        yield _listed(name for name, o in members.items() if not o.indices)
+        yield listed(name for name, o in members.items() if not o.indices)
         yield "These select by index. Indices that depend on the input must be the same for example and reference:\n"
-        yield _listed(name for name, o in members.items() if o.indices)
+        yield listed(name for name, o in members.items() if o.indices)
     elif kind == RANDOM:
         yield "Functions with a `training` flag that is off, such as dropout in eval mode, are the identity.\n"
-        yield _listed(members)
+        yield listed(members)
     elif kind != CONSTANT:
-        yield _listed(members)
+        yield listed(members)
 
 
 def _exchanged(name: str) -> str:
@@ -138,31 +138,6 @@ def _exchanged(name: str) -> str:
 
 
 # ---------------------------------------------------------------------- Markdown
-def _listed(words: Any) -> str:
-    """Return the names as a paragraph; names that differ in the number of axes become one."""
-    grouped: dict[str, list[str]] = {}
-    for word in words:
-        stem, axes = (word[:-2], word[-2:]) if re.search("[123]d$", word) else (word, "")
-        grouped.setdefault(stem, []).append(axes)
-    text = ", ".join(f"`{stem}{'/'.join(axes)}`" for stem, axes in grouped.items())
-    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False) + "\n"
-
-
-def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "| --- | --- |"]
-    lines += [f"| `{name}` | {text} |" for name, text in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _summary(function: Any) -> str:
-    """Return the first line of a docstring; of the builder's, where a function was built by another."""
-    builder = getattr(function, "__qualname__", "").partition(".<locals>")[0]
-    text = function.__doc__ or getattr(inspect.getmodule(function), builder, function).__doc__ or ""
-    line = text.strip().partition("\n")[0].replace("|", "\\|")
-    line = re.sub(r"^(Build|Return) ((the|an?) )?(?!whether)", "", line)
-    return line[:1].upper() + line[1:] if re.match("[a-z]{2,}[-, .]", line) else line  # no formula
-
-
 def _aliases() -> str:
     words = {a: name for a, name in sorted(names._ALIASES.items()) if not a.startswith("_") and name in OPERATIONS}
     public = {a: name for a, name in words.items() if hasattr(torch, a) or hasattr(torch.Tensor, a)}

@@ -31,6 +31,7 @@ LIMITS = {
     "docs/dial.md": 650,
     "docs/time-against-accuracy.md": 600,
     "docs/supported-operations.md": 1700,
+    "docs/supported-keras.md": 700,
     "docs/benchmarks.md": 1800,
 }  # words
 
