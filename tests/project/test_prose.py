@@ -17,13 +17,13 @@ PHRASES = re.compile(
 )
 NOT_YET = {
     "command-line.md",
-    "plots.md",
     "compat.md",
 }  # pages with such a phrase; take a page out when it is rewritten
 LIMITS = {
     "README.md": 900,
     "docs/architecture.md": 2500,
     "docs/keras.md": 1100,
+    "docs/plots.md": 1000,
     "docs/supported-models.md": 1200,
     "docs/a-million-rows.md": 1200,
     "docs/mathematics.md": 2700,
