@@ -16,7 +16,7 @@ from .attribution import run
 from .engines.operation_summary import OperationSummary
 from .engines.registry import engine_for
 from .errors import InputError, check_choice, check_number, check_options, check_whole
-from .explanation.labels import first_few, plural
+from .explanation.labels import first_few, plural, verdict_as_html
 from .outputs import OutputSelection, check_truth, output_selection, with_output_transform
 from .tables import plain
 
@@ -56,6 +56,9 @@ class Inspection:
             return f"supported: each of {plural(len(self.uses), 'operation')} has a rule; print it for the table"
         verb = "has" if len(missing) == 1 else "have"
         return f"not supported: {len(missing)} of {plural(len(self.uses), 'operation')} {verb} no rule: {first_few(missing)}"
+
+    def _repr_html_(self) -> str:
+        return verdict_as_html(repr(self).removesuffix("; print it for the table"), str(self))
 
     def __str__(self) -> str:
         rows = [("operation", "times", "treatment", "where")]
@@ -217,6 +220,9 @@ class Faithfulness:
                 else f"noise: attributions move by {moved:.1%}, outputs by {np.mean(self.output_changes):.1%}"
             )
         )
+
+    def _repr_html_(self) -> str:
+        return verdict_as_html(*repr(self).split("\n", 1))
 
 
 def mean_known(values: np.ndarray) -> str:

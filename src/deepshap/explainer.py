@@ -41,7 +41,7 @@ from .errors import (
     opened,
     warn_caller,
 )
-from .explanation.labels import first_few, model_name, plural
+from .explanation.labels import first_few, model_name, plural, verdict_as_html
 from .memory import MOST_PAIRS, memory_budget
 from .outputs import OutputSelection, check_output_names, check_truth, output_selection, with_output_transform
 from .sampling import Method, Players, Reliability
@@ -219,6 +219,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             background = f"{plural(len(self._background), 'reference')} of shape {shapes}"
         names = "" if self.output_names is None else f"; outputs: {first_few(self.output_names)}"
         return f"DeepExplainer of {model_name(self.engine.model) or 'a function'} against {background}{names}"
+
+    def _repr_html_(self) -> str:
+        return verdict_as_html(repr(self))
 
     @property
     def max_memory(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,23 @@ def test_results_begin_with_their_verdict(recurrent):
     assert repr(refused).startswith("not supported: 1 of 3 operations has no rule: torch.linalg.eigvals")
     reliability = Reliability(0.02, 0.001, rows=5, references=6, effort=1, players=15)
     assert repr(reliability).startswith("Deep SHAP's shares are good to 2 %")
+
+
+def test_notebooks_show_the_verdict_in_bold(recurrent):
+    explainer, x = recurrent
+    faithful = deepshap.faithfulness(explainer, x[:3], points=3)
+    reliability = Reliability(0.02, 0.001, rows=5, references=6, effort=1, players=15)
+    inspection = deepshap.check(lambda x: (x > 0).float() * x.tanh(), x[:, 0])
+    for told, verdict in (
+        (explainer, repr(explainer)),
+        (faithful, faithful.verdict),
+        (reliability, "Deep SHAP's shares are good to 2 %"),
+        (inspection, "supported: each of "),
+    ):
+        assert f"<b>{html.escape(verdict)}" in told._repr_html_()
+    assert "5 rows with 6 references" in reliability._repr_html_()
+    assert "tanh" in inspection._repr_html_()
+    assert "separation of the curves" in faithful._repr_html_()
 
 
 # ---------------------------------------------------------------------- scales

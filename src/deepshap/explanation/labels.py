@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,9 @@ def model_name(model: Any) -> str | None:
     """Return the class of a model, or the name of a function; None for a lambda."""
     name = getattr(model, "__name__", None) or type(model).__name__
     return None if name == "<lambda>" else name
+
+
+def verdict_as_html(verdict: str, details: str = "") -> str:
+    """Return a verdict in bold and its details in fixed width, as a notebook shows them."""
+    rest = f'<pre style="margin:2px 0 0;white-space:pre-wrap">{escape(details)}</pre>' if details else ""
+    return f'<div style="font:13px/1.5 system-ui,sans-serif;color:inherit"><b>{escape(verdict)}</b>{rest}</div>'

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..explanation.labels import verdict_as_html
 from .estimates import student_factor
 
 GOOD = 0.1  # a distance to the Shapley values that suffices to show one prediction and its largest reasons
@@ -71,6 +72,9 @@ class Reliability:
             f"{self.verdict}. {'Distance' if exact else 'Estimated distance'} to the Shapley values {distance}, from {self.rows} "
             f"rows with {self.references} references each."
         )
+
+    def _repr_html_(self) -> str:
+        return verdict_as_html(self.verdict, repr(self).removeprefix(f"{self.verdict}. "))
 
 
 def distance(
