@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...engines.torch.calls import tensors
 from ...engines.torch.preserve import ModelState, preserve_run
-from ...engines.torch.tree import tensors
 from ...errors import InputError
 from ...formulas import cells, rules
 from ...formulas.cells import Weights

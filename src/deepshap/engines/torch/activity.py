@@ -21,9 +21,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...errors import UnsupportedOperationError
 from ._compat import base_of, is_view
-from .calls import Call, place_of_call
-from .operations import IndexMismatch
-from .tree import detached, is_continuous, replace, tensors
+from .calls import detached, is_continuous, place_of_call, replace, tensors
+from .operations import Call, IndexMismatch
 
 MARK = "deepshap"  # key in the metadata of marked nodes
 _numbers = count()

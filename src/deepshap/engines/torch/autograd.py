@@ -32,8 +32,8 @@ from ._compat import (
     to_vmap,
     version_of,
 )
+from .calls import detached, is_continuous, tensors
 from .operations import BackwardOptions, Operation, OperationRecord
-from .tree import detached, is_continuous, tensors
 
 PullBack = Callable[[list[Any]], list[Any]]  # from multipliers of an operation's outputs to those of its inputs
 

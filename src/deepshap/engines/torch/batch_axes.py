@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..interface import Points
+from .calls import is_continuous, tensors
 from .operations import OperationRecord, Pairs, TraceMismatch
-from .tree import is_continuous, tensors
 
 
 class BatchAxis(NamedTuple):

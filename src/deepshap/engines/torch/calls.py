@@ -1,4 +1,4 @@
-"""Calls of torch: their arguments, where the user's code makes them, and how errors describe them."""
+"""Calls of torch: the tensors in their nested arguments, where the user's code makes them, and how errors describe them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from traceback import walk_stack, walk_tb
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import DeepShapError, UnsupportedOperationError
 from ...explanation.labels import plural
-from ._compat import base_of
-from .operations import Operation
-from .tree import replace, tensors
 
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "")
@@ -37,38 +35,86 @@ class DerivativeTaken(UnsupportedOperationError):
     """The model takes a derivative of its own, which torch does not show to function modes."""
 
 
-class Call(NamedTuple):
-    """A call that the model makes, and its operation in the table."""
+# Most arguments of a call have one of these classes, which are compared first because that is fastest.
+WORDS = {int, float, bool, str, complex}
+NOTHING = {type(None), type(...), torch.dtype, torch.device}
+LEAVES = WORDS | NOTHING
+TENSORS = {Tensor, torch.nn.Parameter}
+EMPTY = {dict, tuple, list}
+NUMBERS = (int, float, complex, str, np.generic)
 
-    function: Callable[..., Any]
-    operation: Operation | None
-    name: str
-    inplace: bool
-    args: Any
-    kwargs: Any
-    operands: list[Tensor]  # all tensors among the arguments
-    has_surrogates: bool = True  # whether one of them may have a surrogate
 
-    def with_arguments(self, args: Any, kwargs: Any) -> Call:
-        """Return the call with other arguments."""
-        return self._replace(args=args, kwargs=kwargs, operands=tensors((args, kwargs)), has_surrogates=True)
+def tensors(tree: Any) -> list[Tensor]:
+    """Return all tensors."""
+    return [tree] if isinstance(tree, Tensor) else split_tensors(tree)[0]
 
-    @property
-    def kind(self) -> str | None:
-        """Return the kind of the operation; None for an unknown operation."""
-        return None if self.operation is None else self.operation.kind
 
-    @property
-    def implementation(self) -> Callable[..., Any]:
-        """Return the function that replaces the called one, or the called one."""
-        return (self.operation and self.operation.function) or self.function
+def split_tensors(tree: Any) -> tuple[list[Tensor], list[Any]]:
+    """Return all tensors, and all numbers, flags and strings."""
+    tensors_and_words: tuple[list[Tensor], list[Any]] = [], []
+    _split(tree if type(tree) is tuple else (tree,), *tensors_and_words)
+    return tensors_and_words
 
-    def written(self) -> list[Tensor]:
-        """Return what the call writes to, each after the tensor that it is a view of."""
-        targets = tensors(self.kwargs["out"]) if "out" in self.kwargs else []
-        if self.inplace or self.name == "__setitem__":
-            targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
-        return [t for target in targets for t in (base_of(target), target) if t is not None]
+
+def _split(items: Iterable[Any], tensors: list[Tensor], words: list[Any]) -> None:
+    for item in items:
+        kind = type(item)
+        if kind in TENSORS:
+            tensors.append(item)
+        elif kind in WORDS:
+            words.append(item)
+        elif kind in NOTHING or (kind in EMPTY and not item):
+            continue
+        elif kind is tuple or kind is list:
+            _split(item, tensors, words)
+        elif kind is dict:
+            _split(item.values(), tensors, words)
+        elif isinstance(item, Tensor):
+            tensors.append(item)
+        elif isinstance(item, (tuple, list)):
+            _split(item, tensors, words)
+        elif isinstance(item, dict):
+            _split(item.values(), tensors, words)
+        elif isinstance(item, slice):
+            _split((item.start, item.stop, item.step), tensors, words)
+        elif isinstance(item, NUMBERS):
+            words.append(item)
+
+
+def replace(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Copy the tree with every tensor changed."""
+    kind = type(tree)
+    if kind in LEAVES:
+        return tree
+    if kind in EMPTY and not tree:
+        return kind()  # a new one, because its owner may fill the old one later
+    if kind in TENSORS or isinstance(tree, Tensor):
+        return change(tree)
+    if kind is dict:
+        return {key: item if type(item) in LEAVES else replace(item, change) for key, item in tree.items()}
+    if kind is tuple:
+        return tuple(
+            [change(v) if type(v) in TENSORS else v if type(v) in LEAVES else replace(v, change) for v in tree]
+        )
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[replace(item, change) for item in tree])
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([replace(item, change) for item in tree])
+    if isinstance(tree, dict):
+        return {key: replace(item, change) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*[replace(item, change) for item in (tree.start, tree.stop, tree.step)])
+    return tree
+
+
+def detached(tree: Any) -> Any:
+    """Copy the tree with every tensor off the graph."""
+    return replace(tree, Tensor.detach)
+
+
+def is_continuous(dtype: torch.dtype) -> bool:
+    """Return whether autograd follows values of this dtype."""
+    return dtype.is_floating_point or dtype.is_complex
 
 
 def in_grad_mode(enabled: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -80,23 +126,6 @@ def in_grad_mode(enabled: bool, function: Callable[..., Any], args: Any, kwargs:
         return function(*args, **kwargs)
     finally:
         torch.set_grad_enabled(before)
-
-
-def run_stably(call: Call) -> Any:
-    """Run a call on constants. Sorting is stable, so that rows of equal length keep their order."""
-    args, kwargs = call.args, call.kwargs
-    if call.name in ("data", "detach") and not args[0].requires_grad:  # a write to it reaches the tensor itself
-        return call.implementation(*args)
-    if call.name in ("sort", "argsort") and "stable" not in kwargs:
-        args, kwargs = args[:1], {**dict(zip(("dim", "descending"), args[1:], strict=False)), **kwargs, "stable": True}
-    return call.function(*args, **kwargs)
-
-
-def with_ordinary_tensors(call: Call) -> Call:
-    """Replace constants made in inference mode, which autograd refuses, by copies."""
-    if not any(map(Tensor.is_inference, call.operands)):
-        return call
-    return call.with_arguments(*replace((call.args, call.kwargs), lambda t: t.clone() if t.is_inference() else t))
 
 
 @cache
@@ -174,11 +203,11 @@ def is_ours(frame: FrameType) -> bool:
     return _name_of(frame.f_code.co_filename) == ""
 
 
-def check_no_derivative(call: Call, transformed: bool) -> None:
+def check_no_derivative(function: Any, name: str, transformed: bool) -> None:
     """Refuse derivatives that the model takes itself: how they depend on the input cannot be traced."""
-    if not transformed and call.function not in _DERIVATIVES:
+    if not transformed and function not in _DERIVATIVES:
         return
-    how = "a transform of torch.func (grad, jvp, jacrev)" if transformed else f"torch's {call.name}"
+    how = "a transform of torch.func (grad, jvp, jacrev)" if transformed else f"torch's {name}"
     raise DerivativeTaken(
         f"the model takes a derivative of its own by {how} at {place_of_call()}, and deepshap cannot see how that depends on the "
         "input: while a model is explained, backward passes carry multipliers. " + _WRITE_OUT

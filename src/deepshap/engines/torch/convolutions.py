@@ -18,7 +18,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from . import kernel_dispatch
 from .autograd import applied, for_several, several_at_once
-from .calls import Call
+from .operations import Call
 
 FEW_CHANNELS = 4  # at most so many leave oneDNN's vectors mostly empty
 WIDEST = 4  # most columns per output channel that are laid out

@@ -29,12 +29,11 @@ from ._compat import (
     vmap_replaced,
 )
 from .autograd import Node
-from .calls import DerivativeTaken, unwritten_message
+from .calls import DerivativeTaken, replace, tensors, unwritten_message
 from .convolutions import Convolution
 from .operations import Operation
 from .preserve import ModelState, preserve_run
 from .table import USER_OPERATIONS
-from .tree import replace, tensors
 
 
 class TracedCallable:

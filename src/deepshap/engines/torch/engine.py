@@ -37,7 +37,8 @@ from .backward import (
     row_by_row,
 )
 from .batch_axes import FoldedBatch
-from .calls import translated_errors
+from .calls import replace as replace_tensors
+from .calls import tensors, translated_errors
 from .control_flow import ControlFlowComparison
 from .custom_functions import Derivatives, show_calls
 from .double import InFloat64
@@ -58,8 +59,6 @@ from .recurrent.context import PrefixCache, RecurrentContext
 from .reference_cache import Recorded, ReferenceCache
 from .tape import Tape
 from .tracer import Tracer
-from .tree import replace as replace_tensors
-from .tree import tensors
 
 
 class PairedRun(NamedTuple):

@@ -15,10 +15,10 @@ from ...errors import DeepShapError
 from ...formulas.rules import Term
 from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
+from .calls import tensors
 from .operations import CUSTOM, Operation, OperationRecord
 from .pairing import misfit
 from .preserve import modules_of, named_modules
-from .tree import tensors
 
 
 # ---------------------------------------------------------------------- the handlers of one engine

@@ -8,10 +8,9 @@ from typing import Any
 from ..interface import Points
 from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
 from .activity import is_active
-from .calls import Call, place_of_call
-from .operations import Operation, Pairs
+from .calls import place_of_call, tensors
+from .operations import Call, Operation, Pairs
 from .tracer import Tracer
-from .tree import tensors
 
 
 class OperationLister(Tracer):

@@ -15,7 +15,8 @@ from ...formulas import secants
 from ...formulas.rules import SMOOTH_NODES
 from ...formulas.secants import Secant
 from ..operation_record import Rule, along_segment, rescale
-from .tree import replace, tensors
+from ._compat import base_of
+from .calls import replace, tensors
 
 CONSTANT = "constant"
 LINEAR = "linear"
@@ -346,3 +347,53 @@ def _intercepted(function: Callable[..., Any], operation: Operation) -> Callable
     call.__doc__ = function.__doc__
     call.operation = operation  # type: ignore[attr-defined]
     return call
+
+
+class Call(NamedTuple):
+    """A call that the model makes, and its operation in the table."""
+
+    function: Callable[..., Any]
+    operation: Operation | None
+    name: str
+    inplace: bool
+    args: Any
+    kwargs: Any
+    operands: list[Tensor]  # all tensors among the arguments
+    has_surrogates: bool = True  # whether one of them may have a surrogate
+
+    def with_arguments(self, args: Any, kwargs: Any) -> Call:
+        """Return the call with other arguments."""
+        return self._replace(args=args, kwargs=kwargs, operands=tensors((args, kwargs)), has_surrogates=True)
+
+    @property
+    def kind(self) -> str | None:
+        """Return the kind of the operation; None for an unknown operation."""
+        return None if self.operation is None else self.operation.kind
+
+    @property
+    def implementation(self) -> Callable[..., Any]:
+        """Return the function that replaces the called one, or the called one."""
+        return (self.operation and self.operation.function) or self.function
+
+    def written(self) -> list[Tensor]:
+        """Return what the call writes to, each after the tensor that it is a view of."""
+        targets = tensors(self.kwargs["out"]) if "out" in self.kwargs else []
+        if self.inplace or self.name == "__setitem__":
+            targets.extend(tensors(self.args[0]))  # those of torch._foreach_copy_ are a list
+        return [t for target in targets for t in (base_of(target), target) if t is not None]
+
+    def run_stably(self) -> Any:
+        """Run the call on constants. Sorting is stable, so that rows of equal length keep their order."""
+        args, kwargs = self.args, self.kwargs
+        if self.name in ("data", "detach") and not args[0].requires_grad:  # a write to it reaches the tensor itself
+            return self.implementation(*args)
+        if self.name in ("sort", "argsort") and "stable" not in kwargs:
+            positional = dict(zip(("dim", "descending"), args[1:], strict=False))
+            args, kwargs = args[:1], {**positional, **kwargs, "stable": True}
+        return self.function(*args, **kwargs)
+
+    def with_ordinary_tensors(self) -> Call:
+        """Replace constants made in inference mode, which autograd refuses, by copies."""
+        if not any(map(Tensor.is_inference, self.operands)):
+            return self
+        return self.with_arguments(*replace((self.args, self.kwargs), lambda t: t.clone() if t.is_inference() else t))

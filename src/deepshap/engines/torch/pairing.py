@@ -29,8 +29,8 @@ from .batch_axes import (
     unflatten_pairs,
     unfold_rows,
 )
+from .calls import replace, tensors
 from .operations import Operation, OperationRecord, Pairs, TraceMismatch
-from .tree import replace, tensors
 
 BLOCK_BYTES = 2**18  # multipliers per call of a rule, so that its temporaries stay in the processor's cache
 

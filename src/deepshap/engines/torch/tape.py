@@ -16,9 +16,8 @@ from torch.nn import Parameter
 from ...errors import UnsupportedOperationError
 from . import _compat
 from .batch_axes import RowOrders, broadcast_pairs, equal_or_nan, unfold_rows
-from .calls import Call, place_of_call
-from .operations import OperationRecord, Pairs, TraceMismatch
-from .tree import replace
+from .calls import place_of_call, replace
+from .operations import Call, OperationRecord, Pairs, TraceMismatch
 
 COUNTED = (
     " (lengths of packed sequences may stay a tensor; where tokens of each expert are counted, let it find its own by a mask, "

@@ -43,11 +43,15 @@ from .activity import (
 )
 from .autograd import Node, Selections, UsageCounter, applied, recurrent_record, several_at_once
 from .calls import (
-    Call,
+    detached,
     in_distributions,
     in_grad_mode,
+    is_continuous,
     place_of_call,
+    replace,
+    split_tensors,
     switched_off,
+    tensors,
     unsupported_message,
     without_inplace_flag,
 )
@@ -63,6 +67,7 @@ from .operations import (
     RANDOM,
     VALUE,
     BackwardOptions,
+    Call,
     IndexMismatch,
     Operation,
     OperationRecord,
@@ -72,7 +77,6 @@ from .operations import (
 from .recurrent.context import RecurrentContext
 from .table import OPERATIONS, USER_OPERATIONS
 from .tape import Tape
-from .tree import detached, is_continuous, replace, split_tensors, tensors
 
 KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which torch accepts
 VIEWS = ("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split", "unbind")
@@ -161,7 +165,7 @@ class Tracer(TorchFunctionMode):
             function, operation, name, bool(spelling and spelling.inplace), args, kwargs, operands, has_surrogates
         )
         if several_at_once():
-            calls.check_no_derivative(call, transformed=True)
+            calls.check_no_derivative(call.function, call.name, transformed=True)
         if passive:
             fixed = [t for t in passive if not self._drawn_by([t])] if self._drawn.any_noted else passive
             self._storages.check(self.tape.user_name(name), fixed)
@@ -196,7 +200,7 @@ class Tracer(TorchFunctionMode):
 
     def _run_active(self, call: Call, passive: list[Tensor], words: list[Any]) -> Any:
         """Return the result of an active call, with its arguments checked against the reference's."""
-        entered = self._join(calls.with_ordinary_tensors(call) if passive else call)
+        entered = self._join(call.with_ordinary_tensors() if passive else call)
         passive = passive if entered is call else split_active(entered.operands)[1]
         self.tape.check_numbers(call.name, words)
         return self._active(self.tape.with_constants(entered, passive))
@@ -238,7 +242,7 @@ class Tracer(TorchFunctionMode):
             self._inplace.before(target)
         plain = follow and True not in [t.requires_grad for t in operands]  # else no view could be written to later
         call = call._replace(function=call.function.forward) if isinstance(call.function, CustomFunctionCall) else call
-        result = in_grad_mode(plain, calls.run_stably, (call,), {})
+        result = in_grad_mode(plain, call.run_stably, (), {})
         if drawn:
             self._drawn.note(tensors((result, written)), drawn)
         if self._from_input.of(operands):
@@ -435,7 +439,7 @@ class Tracer(TorchFunctionMode):
 
     # ------------------------------------------------------------------ the unknown
     def _unknown(self, call: Call) -> Any:
-        calls.check_no_derivative(call, transformed=False)
+        calls.check_no_derivative(call.function, call.name, transformed=False)
         if isinstance(call.function, TracedCallable) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ....errors import UnsupportedOperationError
 from .._compat import interception_off
-from ..calls import place_of_call
+from ..calls import detached, place_of_call
 from ..operations import LINEAR, Operation, OperationRecord, primitive
-from ..tree import detached
 from .arithmetic import det
 
 _RESULTS: Any = torch.return_types

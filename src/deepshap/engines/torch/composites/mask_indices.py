@@ -16,8 +16,8 @@ from torch import Tensor
 from .. import rules
 from .._compat import interception_off
 from ..activity import Surrogate, attach, index_mismatch, is_active_mask, lacks_values, surrogate_of
+from ..calls import replace
 from ..operations import COMPOSITE, INDEX, LINEAR, Operation, primitive
-from ..tree import replace
 from .positions import top_positions
 
 Positions = Callable[[Tensor], tuple[Tensor, ...]]

@@ -12,8 +12,8 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from ....formulas.rules import clip_infinities
 from .. import rules
+from ..calls import is_continuous
 from ..operations import ELEMENTWISE, Operation, linear, primitive
-from ..tree import is_continuous
 from .arithmetic import quotient
 from .positions import lookup
 from .reductions import amax

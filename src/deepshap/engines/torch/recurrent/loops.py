@@ -18,8 +18,8 @@ from torch import Tensor
 from ....formulas.cells import Weights
 from ..autograd import recurrent_record
 from ..batch_axes import FIRST, RowSelection, flatten_pairs, unflatten_pairs
+from ..calls import detached
 from ..operations import CUSTOM, Operation, OperationRecord
-from ..tree import detached
 from . import fused, single, stepwise
 from .cells import Cell
 from .context import Network, Pairing, RecurrentContext
