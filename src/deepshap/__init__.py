@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from .compat.lstm.handler import LSTMShapHandler
     from .compat.shap import patch_shap, unpatch_shap
     from .dataset.batch_explainer import BatchExplainer
-    from .dataset.explanation_dataset import ExplanationDataset, status
-    from .dataset.loading import load
+    from .dataset.explanation_dataset import ExplanationDataset, load, status
     from .dataset.run import explain_dataset
     from .engines.handlers import ModuleCall
     from .engines.user_rules import register_rule, unregister_rule

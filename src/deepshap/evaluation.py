@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .attribution import run
-from .engines.operation_summary import OperationSummary
+from .engines.operation_record import OperationSummary
 from .engines.registry import engine_for
 from .errors import InputError, check_choice, check_number, check_options, check_whole
 from .explanation.labels import first_few, plural, verdict_as_html

@@ -353,7 +353,7 @@ def report(
     check_can_write([("--output", page, REPORT)], [file])
     check_can_read([file])
 
-    from ..dataset.loading import load  # imports shap
+    from ..dataset.explanation_dataset import load
 
     written = load(file).report(page, title=title, max_megabytes=max_megabytes)
     if not quiet:

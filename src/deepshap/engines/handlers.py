@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import AdditivityError, DeepShapError, InputError, NonFiniteError, not_a_multiplier
+from ..formulas import namespace
 from ..formulas.additivity import EPS, TOLERANCE
-from ..formulas.namespace import namespace
 from ..formulas.rules import Term, contribution
 
 

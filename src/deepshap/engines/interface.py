@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from .inputs import InputForm
-from .operation_summary import OperationSummary as OperationSummary
+from .operation_record import OperationSummary as OperationSummary
 
 
 # ---------------------------------------------------------------------- points and pairs of them

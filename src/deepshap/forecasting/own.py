@@ -15,8 +15,7 @@ from ..errors import InputError, check_names, check_whole, of_user
 from ..explanation.labels import model_name, numbered
 from ..memory import evenly
 from ..tables import collected, is_frame, plain
-from .times import read_times
-from .units import affine_of
+from .units import affine_of, read_times
 from .windows import ForecastRequest, Input, Outputs, Windows, ids_of
 
 OPTIONS = ("lags", "horizon", "target", "known", "scaler", "parameters")

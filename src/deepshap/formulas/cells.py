@@ -13,8 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import secants
-from .namespace import Array, namespace
+from . import Array, namespace, secants
 
 Columns = dict[str, Array]
 AnyCell = Any  # a class below

@@ -15,8 +15,7 @@ from math import comb
 
 import numpy as np
 
-from . import secants
-from .namespace import Array, namespace
+from . import Array, namespace, secants
 
 Sides = tuple[Array, Array]
 Function = Callable[..., Array]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .namespace import Array, namespace
+from . import Array, namespace
 
 Secant = Callable[[Array, Array, Array, Array], Array]
 

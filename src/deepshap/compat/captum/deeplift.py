@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...engines.torch.engine import TorchEngine
 from ...errors import InputError, UnsupportedOperationError, check_options
 from . import arguments
-from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
+from .arguments import GradientAttribution, LayerAttribution, NeuronAttribution
 from .neuron import check_called_once, neuron
 from .pairs import AT_ONCE, Explained
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...explainer import DeepExplainer
-from .rows import Rows
+from .handler import Rows
 
 
 @dataclass(frozen=True)

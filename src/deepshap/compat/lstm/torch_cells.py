@@ -17,7 +17,7 @@ from ...engines.torch.preserve import ModelState, preserve_run
 from ...errors import InputError
 from ...formulas import cells, rules
 from ...formulas.cells import Weights
-from .rows import Rows
+from .handler import Rows
 
 GATES = "ifgo"  # input, forget, cell and output gate, in torch's order
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
-from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
+from ..operation_record import UNSUPPORTED, OperationSummary, treatment_of
 from .graphs import READS, Body, Library
 from .handlers import LayerCall, parse_mark
 from .operations import (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..interface import Points
-from ..operation_summary import UNSUPPORTED, OperationSummary, treatment_of
+from ..operation_record import UNSUPPORTED, OperationSummary, treatment_of
 from .activity import is_active
 from .calls import place_of_call, tensors
 from .operations import Call, Operation, Pairs

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...formulas import rules, secants
-from ...formulas.namespace import namespace
+from ...formulas import namespace, rules, secants
 from ...formulas.rules import SMOOTH_NODES
 from .. import operation_record
 from ..operation_record import along_segment, of_operands, polynomial, rescale, values
