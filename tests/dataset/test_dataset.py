@@ -249,7 +249,7 @@ def test_what_is_known_of_rows_goes_along(tmp_path):
         np.testing.assert_array_equal(found.targets, true)
         np.testing.assert_allclose(found.display_data, raw.to_numpy(), rtol=1e-6)
         assert (found.explained, found.classes) == (wanted.explained, ["no", "yes"])
-        np.testing.assert_allclose(found.predictions, wanted.predictions, rtol=1e-6)
+        np.testing.assert_allclose(found.predictions, wanted.predictions, rtol=1e-6, atol=1e-6)
     page = explain_dataset(explainer, x, tmp_path / "tables", targets=true, raw=raw, **options)
     assert "confusion" in page.report(tmp_path / "why.html", rows=9).read_text(encoding="utf-8").lower()
     with pytest.raises(InputError, match="its ids are others"):
