@@ -92,7 +92,7 @@ _LAZY = {
     "faithfulness": ".evaluation",
     "forecasting": ".forecasting",
     "gate_attribution": ".compat.lstm",
-    "load": ".dataset.loading",
+    "load": ".dataset.explanation_dataset",
     "patch_captum": ".compat.captum",
     "patch_shap": ".compat.shap",
     "plots": ".plots",

@@ -11,6 +11,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+import deepshap
+
 SOURCES = Path(__file__).parents[2] / "src"
 
 
@@ -60,3 +62,10 @@ def test_imports_by_name_are_found():
     assert by_name('import_module(f".{engine}.table", __package__)', "p", modules) == {"p.torch.table", "p.keras.table"}
     assert by_name('import_module(NAMES[k])\nNAMES = {"k": ".plain"}', "p", modules) == {"p.plain"}
     assert by_name('x = ".plain"', "p", modules) == set()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", dir(deepshap))
+def test_public_names_are_importable(name):
+    """Names of the package are imported when they are first used, from modules that strings name."""
+    assert getattr(deepshap, name) is not None
