@@ -12,6 +12,8 @@ from helpers import assert_close, built, drawn, values
 from models import DEEP, KINDS, Cells, Chain, HandGRU, HandLSTM, Packed, Recurrent
 from torch import Tensor, nn
 
+import deepshap
+
 
 # ---------------------------------------------------------------------- recurrent layers
 def oracle_values(model: Recurrent, x: Tensor, r: Tensor) -> np.ndarray:
@@ -205,6 +207,31 @@ def test_attention(seed):
 
     check(by_hand, multipliers, X, R)
     check(built_in, multipliers, X, R)
+
+
+def test_heads_are_joined_by_a_view():
+    """torch's kernel of attention returns memory in which the heads of a step are neighbours; the rule does not."""
+    X, R, weight = drawn(2, 3, 4), drawn(3, 3, 4, seed=1), drawn(12, 4, seed=2)
+
+    def heads(x: Tensor) -> list[Tensor]:
+        return [part.reshape(-1, 3, 2, 2).transpose(1, 2) for part in (x @ weight.T).chunk(3, -1)]
+
+    def by_hand(x: Tensor) -> Tensor:
+        q, k, v = heads(x)
+        return ((q @ k.mT / 2**0.5).softmax(-1) @ v).transpose(1, 2).reshape(-1, 3, 4).tanh().sum(1)
+
+    def by_view(x: Tensor) -> Tensor:
+        joined = nn.functional.scaled_dot_product_attention(*heads(x)).transpose(1, 2)
+        return joined.view(-1, 3, 4).tanh().sum(1)
+
+    def written(x: Tensor) -> Tensor:
+        joined = nn.functional.scaled_dot_product_attention(*heads(x)).transpose(1, 2)
+        joined.view(-1, 12)[:, 0] = 0
+        return joined.reshape(-1, 3, 4).tanh().sum(1)
+
+    assert_close(values(by_view, X, R), values(by_hand, X, R))
+    with pytest.raises(deepshap.BatchMixingError):  # the write reaches a copy
+        values(written, X, R)
 
 
 def test_multihead_attention_equals_its_formula():

@@ -57,6 +57,14 @@ def _alias(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor)
 
 
+def _view(tensor: Tensor, *shape: Any, **options: Any) -> Tensor:
+    """View a tensor; copy it where a rule returned other strides than torch's own kernel, as that of attention does."""
+    try:
+        return tensor.view(*shape, **options)
+    except RuntimeError:
+        return tensor.reshape(*shape, **options)
+
+
 def _as_array(value: Any, **options: Any) -> Tensor:
     """Run torch.asarray without its warning about gradients."""
     return torch.asarray(value, **{"requires_grad": value.requires_grad, **options})
@@ -88,7 +96,7 @@ _of_kind(CONSTANT, "requires_grad_", function=lambda tensor, *_: tensor)
 _of_kind(
     LINEAR,
     "add sub rsub neg positive sum nansum mean nanmean cumsum diff trace "
-    "reshape reshape_as view view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
+    "reshape reshape_as view_as flatten ravel unflatten permute transpose t T mT H mH adjoint movedim "
     "squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat tile "
     "as_strided cartesian_prod combinations cat stack hstack vstack dstack column_stack block_diag meshgrid "
     "hsplit vsplit dsplit "
@@ -105,6 +113,7 @@ _of_kind(
     "ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft real imag "
     "view_as_real view_as_complex conj resolve_conj resolve_neg complex ",
 )
+_of_kind(LINEAR, "view", function=_view)
 _of_kind(LINEAR, "detach data", function=_alias)
 _of_kind(LINEAR, "__deepcopy__", function=lambda tensor, _: tensor.clone())
 _of_kind(
