@@ -20,6 +20,7 @@ IN_A_FILE_OF_THEIR_OWN = {
 OF_EXPORTED_PROGRAMS = {f"aten.{name}" for name in names.ATEN} | {
     *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_fft_r2c", "_fft_c2r", "_fft_c2c"),
     *("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
 }
 
 
