@@ -33,6 +33,7 @@ LIMITS = {
     "docs/supported-operations.md": 1700,
     "docs/supported-keras.md": 700,
     "docs/benchmarks.md": 1800,
+    "docs/guide/faq.md": 1050,
 }  # words
 
 
