@@ -410,7 +410,7 @@ def reliability(engine: Engine, request: AttributionRequest, rows: int) -> Relia
     deep = run(engine, replace(sample, method=DeepShap(players)))
     nearer = replace(sample, effort=PROBING).chosen_method()
     if isinstance(nearer, Paths | Sweeps):
-        nearer = replace(nearer, shrinks=False)
+        nearer = replace(nearer, shrinkage=False)
     result = run(engine, replace(sample, method=nearer))
     estimates = [replicate[0] for replicate in result.replicates or []]
     looked_at = len(sample.examples) / len(request.examples)

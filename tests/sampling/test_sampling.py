@@ -46,7 +46,7 @@ def of_brute_force(row=0, references=12):
 @pytest.mark.parametrize(
     "method",
     [
-        lambda seed: Paths(steps_of((STEPS, 2)), STEPS, 2, seed, shrinks=False),
+        lambda seed: Paths(steps_of((STEPS, 2)), STEPS, 2, seed, shrinkage=False),
         lambda seed: Sweeps(steps_of((STEPS, 2)), 5, seed),
         lambda seed: Sweeps(steps_of((STEPS, 2)), 7, seed),
     ],
@@ -85,7 +85,7 @@ def test_a_sweep_of_one_reference_and_one_player():
 def test_the_noise_that_paths_tell_is_that_over_seeds():
     made, method = explainer(MODEL, BACKGROUND), steps_of((STEPS, 2))
     with made.frozen():
-        runs = [carried_out(made, Paths(method, STEPS, 8, seed, shrinks=False), X[:1]) for seed in range(40)]
+        runs = [carried_out(made, Paths(method, STEPS, 8, seed, shrinkage=False), X[:1]) for seed in range(40)]
     spread = np.std([run.values[0] for run in runs], axis=0, ddof=1)
     told = np.sqrt(np.mean([run.errors[0] ** 2 for run in runs], axis=0))
     ratio = np.sqrt((told**2).sum() / (spread**2).sum())
@@ -178,7 +178,7 @@ def test_values_do_not_depend_on_other_rows_their_order_or_chunks(players, monke
 
 
 def test_sweeps_drawn_towards_deep_shap_do_not_depend_on_blocks_of_references():
-    method = Sweeps(steps_of((STEPS, 2)), 20, seed=1, shrinks=True)
+    method = Sweeps(steps_of((STEPS, 2)), 20, seed=1, shrinkage=True)
     whole = carried_out(explainer(MODEL, BACKGROUND), method, X)
     with chunks_of(2, 3):
         part = carried_out(explainer(MODEL, BACKGROUND), method, X)
@@ -236,7 +236,7 @@ def test_an_effort_is_kept_to_unless_it_is_less_than_the_least(count, references
     for effort in (2, 8, 32, 64):
         method = choose(effort, players, references, 0, costs)
         if isinstance(method, Sweeps):
-            taken = 0.5 + method.shrinks + method.replicates * 2 * (count - 1) * output
+            taken = 0.5 + method.shrinkage + method.replicates * 2 * (count - 1) * output
             assert method.replicates >= references + 4
         elif isinstance(method, Paths):
             path = (count - 1) * output if method.by_outputs else pair * method.segments

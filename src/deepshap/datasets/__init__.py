@@ -14,6 +14,11 @@ import numpy as np
 __all__ = ["JapaneseVowels", "SeattleWeather", "Utterances", "japanese_vowels", "seattle_weather"]
 
 
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)
+
+
 @dataclass(frozen=True)
 class Utterances:
     """Utterances of different lengths, padded to a common one.

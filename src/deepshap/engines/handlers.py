@@ -128,7 +128,7 @@ class HandlerRule(ABC):
 
     @staticmethod
     @abstractmethod
-    def misfit(result: Any, value: Any) -> str:
+    def mismatch(result: Any, value: Any) -> str:
         """Return in words what cannot be a multiplier of a value; "" if it can be one."""
 
     @staticmethod
@@ -163,7 +163,7 @@ class HandlerRule(ABC):
                 f"inputs of shapes {shapes}."
             )
         for position, (m, operand) in enumerate(zip(read, call.inputs, strict=True)):
-            if problem := self.misfit(m, operand):
+            if problem := self.mismatch(m, operand):
                 raise not_a_multiplier(self.who, problem, f" for input {position}")
             if m is not None and tuple(m.shape) != tuple(operand.shape):
                 raise InputError(

@@ -6,3 +6,8 @@
 from .api import explain_forecast
 
 __all__ = ["explain_forecast"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

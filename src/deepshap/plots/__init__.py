@@ -45,3 +45,8 @@ __all__ = [
     "text_html",
     "waterfall",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -84,7 +84,7 @@ def measure(timed: Timed, players: Players, references: int) -> Costs:
 
     def paths(segments: int, replicates: float) -> Paths:
         number = int(np.clip(replicates, 3 * LEAST, max(4 * references, 3 * LEAST)))
-        return Paths(players, segments, number, shrinks=False)
+        return Paths(players, segments, number, shrinkage=False)
 
     def cost(method: Paths) -> tuple[float, tuple[float, np.ndarray, np.ndarray | None]]:
         """Return the seconds of a replicate, and what the method took and found."""
@@ -220,7 +220,7 @@ def parse_method(text: str, players: Players) -> Method:
     if match := re.fullmatch(
         r"permutation sampling, (\d+) orders .*(drawn towards .*)?, seed (\d+)(, about .*)?", text
     ):
-        return Sweeps(players, int(match[1]), int(match[3]), shrinks="drawn towards Deep SHAP" in text)
+        return Sweeps(players, int(match[1]), int(match[3]), shrinkage="drawn towards Deep SHAP" in text)
     if match := re.fullmatch(r"Deep SHAP corrected by (\d+) paths of (\d+|single) .*, seed (\d+)(, about .*)?", text):
         segments = players.count if match[2] == "single" else int(match[2])
         return Paths(players, segments, int(match[1]), int(match[3]))

@@ -38,7 +38,7 @@ class Paths:
     replicates : pairs of an order and its reverse for each row, each with a reference.
     seed : of the orders and references, together with the content of the row.
     effort : about the time that the method takes over that of Deep SHAP; None where that is not known.
-    shrinks : whether the correction is drawn towards 0 by its noise; without that it is unbiased where segments are single
+    shrinkage : whether the correction is drawn towards 0 by its noise; without that it is unbiased where segments are single
         players.
     """
 
@@ -47,7 +47,7 @@ class Paths:
     replicates: int
     seed: int = 0
     effort: float | None = None
-    shrinks: bool = True
+    shrinkage: bool = True
 
     @property
     def by_outputs(self) -> bool:
@@ -81,7 +81,9 @@ class Paths:
         for start in range(0, self.replicates, size):
             replicates = np.arange(start, min(start + size, self.replicates))
             corrections.add(replicates, (yield from self._corrections(comparison, draws, ends, replicates)))
-        correction, errors = corrections.result(0.0 if self.by_outputs else 1 / max(self.segments - 1, 1), self.shrinks)
+        correction, errors = corrections.result(
+            0.0 if self.by_outputs else 1 / max(self.segments - 1, 1), self.shrinkage
+        )
         yield KnownContribution(correction, np.arange(rows), np.ones(rows))
         yield errors
 
@@ -177,10 +179,10 @@ class _Corrections:
         left = rest * (1 - rest / self._references) / self._count**2
         return np.sqrt(orders / self._count + (spread - orders) * left)
 
-    def result(self, bias: float, shrinks: bool) -> tuple[np.ndarray, Uncertainty]:
+    def result(self, bias: float, shrinkage: bool) -> tuple[np.ndarray, Uncertainty]:
         """Return the correction and its errors; what the segments have removed of Deep SHAP's distance leaves ``bias`` of it."""
         noise, factor = self.noise(), student_factor(self._count - 1)
         groups = self._sums[self._counts > 0] / self._counts[self._counts > 0][:, None, None, None] - self._mean
-        if shrinks:
+        if shrinkage:
             return shrink(self._mean, noise, groups, factor, bias)
         return self._mean, uncertainty(noise, groups, factor, bias * np.abs(self._mean))

@@ -4,7 +4,7 @@ In one sweep every (row, reference) pair has a random order of the players and i
 row is the mean over its references of the mean over their replicates. All references count alike, so nothing depends on
 which references are drawn, and the values are unbiased and add up exactly. Beyond whole sweeps the remaining replicates go to
 a random part of the references. Deep SHAP as a control variate would cancel, but where the noise of the orders is large,
-values between the two are nearer to the Shapley values than either (``shrinks``).
+values between the two are nearer to the Shapley values than either (``shrinkage``).
 
 The noise is that of the orders. Where a reference has several replicates, it is told by their differences. Where a
 reference has one, by what the order and its reverse differ by, which is too much, since they make up for each other; how
@@ -39,7 +39,7 @@ class Sweeps:
     replicates : of each row, at least one for each reference.
     seed : of the orders, together with the content of the row.
     effort : about the time that the method takes over that of Deep SHAP; None where that is not known.
-    shrinks : whether the values are drawn towards Deep SHAP as far as their noise demands. That takes the time of Deep SHAP, and
+    shrinkage : whether values move towards Deep SHAP as far as their noise demands. That takes the time of Deep SHAP, and
         matters where the noise of the orders is larger than Deep SHAP's distance to the Shapley values.
     """
 
@@ -47,7 +47,7 @@ class Sweeps:
     replicates: int
     seed: int = 0
     effort: float | None = None
-    shrinks: bool = False
+    shrinkage: bool = False
 
     @property
     def description(self) -> str:
@@ -55,7 +55,7 @@ class Sweeps:
         time = "" if self.effort is None else f", about {self.effort:.2g} times the time of Deep SHAP"
         return (
             f"permutation sampling, {self.replicates} orders of single players and their reverses for each row, over all "
-            f"references{', drawn towards Deep SHAP by their noise' if self.shrinks else ''}, seed {self.seed}{time}"
+            f"references{', drawn towards Deep SHAP by their noise' if self.shrinkage else ''}, seed {self.seed}{time}"
         )
 
     def pairs(self, comparison: Comparison) -> int:
@@ -82,7 +82,7 @@ class Sweeps:
                 noise.add(player_gains, row[chunk], position[chunk])
         degrees = self.replicates - references
         factor = student_factor(degrees) if degrees > 0 else 1.0
-        if not self.shrinks:
+        if not self.shrinkage:
             yield KnownContribution(values, np.arange(rows), np.ones(rows))
             yield uncertainty(noise.spread, noise.groups, factor)
             return

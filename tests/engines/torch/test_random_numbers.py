@@ -11,7 +11,7 @@ from torch import distributions, nn
 import deepshap
 
 torch.manual_seed(0)
-MEAN, SCALE, VALUE = (nn.Linear(6, width).double() for width in (3, 3, 1))
+MEAN, SCALE, TO_PYTHON = (nn.Linear(6, width).double() for width in (3, 3, 1))
 X, BACKGROUND = (torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 6))) for seed, n in ((0, 3), (1, 5)))
 
 
@@ -20,7 +20,7 @@ def mean(x):
 
 
 def value(x):
-    return VALUE(x.tanh())
+    return TO_PYTHON(x.tanh())
 
 
 def autoencoder(x):

@@ -160,10 +160,10 @@ class ExplanationFunction:
         self.layouts.scan(self.analysis, self.graph.body, [*tensors, *self.graph.captured])
 
     def _tracer(self, count: Any, block: Any) -> Tracer:
-        carrier = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
+        multiplier_dtype = tf.float64 if self.graph.output.dtype == tf.float64 else tf.float32
         pairing = AllPairs(count, block, self.graph.library.has_loops) if self.is_separate else Pairing()
         diagnoses: list[Diagnosis] | None = [] if self.options.diagnosis else None
-        tracer = Tracer(self.analysis, pairing, self.layouts, carrier, diagnoses, self.options.zero_unreached)
+        tracer = Tracer(self.analysis, pairing, self.layouts, multiplier_dtype, diagnoses, self.options.zero_unreached)
         tracer.has_kernels = self._has_kernels
         tracer.layer_calls, tracer.constants_differ = (
             self.graph.layer_calls,

@@ -404,13 +404,18 @@ def empty_list(tracer: Tracer, items: Value) -> Any:
     length = tf.raw_ops.TensorListLength(input_handle=items.x)
     shape = tracer.pairing.element_shape(items)
     if shape is None:
-        return tf.raw_ops.TensorListReserve(element_shape=-1, num_elements=length, element_dtype=tracer.carrier)
-    return _from_items(tracer, tf.zeros(tf.concat([[length], shape], 0), tracer.carrier))
+        return tf.raw_ops.TensorListReserve(
+            element_shape=-1, num_elements=length, element_dtype=tracer.multiplier_dtype
+        )
+    return _from_items(tracer, tf.zeros(tf.concat([[length], shape], 0), tracer.multiplier_dtype))
 
 
 def _item(tracer: Tracer, multipliers: Any, index: Any, like: Value) -> Any:
     return tf.raw_ops.TensorListGetItem(
-        input_handle=multipliers, index=index, element_shape=tracer.pairing.shape(like), element_dtype=tracer.carrier
+        input_handle=multipliers,
+        index=index,
+        element_shape=tracer.pairing.shape(like),
+        element_dtype=tracer.multiplier_dtype,
     )
 
 
@@ -423,7 +428,7 @@ def _get_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Val
     items, index = inputs[0], inputs[1].x
     before = tape.multipliers.get(items)
     before = empty_list(tracer, items) if before is None else before
-    item = tf.cast(m[0], tracer.carrier) + _item(tracer, before, index, outputs[0])
+    item = tf.cast(m[0], tracer.multiplier_dtype) + _item(tracer, before, index, outputs[0])
     tape.multipliers[items] = tf.raw_ops.TensorListSetItem(input_handle=before, index=index, item=item)
 
 
@@ -431,7 +436,7 @@ def _set_item(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Val
     items, index, item = inputs
     tape.add(item, _item(tracer, m[0], index.x, item))
     if items.active:
-        zero = tf.zeros(tracer.pairing.shape(item), tracer.carrier)
+        zero = tf.zeros(tracer.pairing.shape(item), tracer.multiplier_dtype)
         tape.add(items, tf.raw_ops.TensorListSetItem(input_handle=m[0], index=index.x, item=zero))
 
 
@@ -482,7 +487,9 @@ def single_write(body: Body, k: int) -> Any:
 
 
 def _from_items(tracer: Tracer, stacked: Any) -> Any:
-    return tf.raw_ops.TensorListFromTensor(tensor=tf.cast(stacked, tracer.carrier), element_shape=tf.shape(stacked)[1:])
+    return tf.raw_ops.TensorListFromTensor(
+        tensor=tf.cast(stacked, tracer.multiplier_dtype), element_shape=tf.shape(stacked)[1:]
+    )
 
 
 def _stack(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
@@ -491,14 +498,16 @@ def _stack(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value]
 
 def _from_tensor(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     shape = tracer.pairing.shape(inputs[0])
-    stacked = tf.raw_ops.TensorListStack(input_handle=m[0], element_shape=shape[1:], element_dtype=tracer.carrier)
+    stacked = tf.raw_ops.TensorListStack(
+        input_handle=m[0], element_shape=shape[1:], element_dtype=tracer.multiplier_dtype
+    )
     tape.add(inputs[0], tf.reshape(stacked, shape))
 
 
 def _push(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     items, item = inputs
     rest, last = tf.raw_ops.TensorListPopBack(
-        input_handle=m[0], element_shape=tracer.pairing.shape(item), element_dtype=tracer.carrier
+        input_handle=m[0], element_shape=tracer.pairing.shape(item), element_dtype=tracer.multiplier_dtype
     )
     tape.add(items, rest)
     tape.add(item, last)
@@ -507,7 +516,11 @@ def _push(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value],
 def _pop(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     rest, item = m
     rest = empty_list(tracer, outputs[0]) if rest is None else rest
-    item = tf.zeros(tracer.pairing.shape(outputs[1]), tracer.carrier) if item is None else tf.cast(item, tracer.carrier)
+    item = (
+        tf.zeros(tracer.pairing.shape(outputs[1]), tracer.multiplier_dtype)
+        if item is None
+        else tf.cast(item, tracer.multiplier_dtype)
+    )
     tape.add(inputs[0], tf.raw_ops.TensorListPushBack(input_handle=rest, tensor=item))
 
 
@@ -524,7 +537,10 @@ def _gather(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value
 def _scatter(tracer: Tracer, tape: Tape, inputs: list[Value], outputs: list[Value], m: Sequence[Any]) -> None:
     value, indices = inputs[0], inputs[1].x
     items = tf.raw_ops.TensorListGather(
-        input_handle=m[0], indices=indices, element_shape=tracer.pairing.shape(value)[1:], element_dtype=tracer.carrier
+        input_handle=m[0],
+        indices=indices,
+        element_shape=tracer.pairing.shape(value)[1:],
+        element_dtype=tracer.multiplier_dtype,
     )
     tape.add(value, items)
 

@@ -17,13 +17,13 @@ from .handlers import LayerCall, parse_mark
 from .operations import (
     CONSTANT,
     CONTROL,
+    IDENTITY,
     INDEX,
     LINEAR,
     LOOPS,
     MULTILINEAR,
     POSITIONS,
     RANDOM,
-    SAME,
     SIZES,
     VARIABLE,
     Operation,
@@ -115,7 +115,7 @@ class GraphAnalysis:
             return self._control(op, flags)
         if kind == VARIABLE:
             return self._variable(op, flags)
-        if kind == SAME and len(flags) == len(op.outputs):
+        if kind == IDENTITY and len(flags) == len(op.outputs):
             return flags
         if kind == CONSTANT:
             return (ROW_COUNT if any(flags) else STATIC,) * len(op.outputs)
@@ -243,6 +243,6 @@ class OperationCollector(GraphAnalysis):
             return outputs
         for refused in set(self.unsupported) - before:
             self._noted[refused] = (refused[0], UNSUPPORTED, refused[1])
-        if ACTIVE in flags and kind not in (CONSTANT, SAME, RANDOM) and (op.type, place) not in self.unsupported:
+        if ACTIVE in flags and kind not in (CONSTANT, IDENTITY, RANDOM) and (op.type, place) not in self.unsupported:
             self._noted[id(op)] = (op.type, treatment_of(kind, flags.count(ACTIVE)), place)
         return outputs

@@ -23,7 +23,7 @@ from ..handlers import Handlers as AnyHandlers
 from .operations import CUSTOM, Operation
 from .pairing import OperationRecord, Value
 from .preserve import in_session, replace_attribute
-from .rules import misfit
+from .rules import mismatch
 
 MARK = re.compile(r"deepshap_(enter|leave)_(\d+)(?:_\d+)?$")
 
@@ -170,7 +170,7 @@ class LayerRule(HandlerRule):
     ``error`` holds what the handler raised; TensorFlow would pass on only its text.
     """
 
-    misfit = staticmethod(misfit)
+    mismatch = staticmethod(mismatch)
     error: BaseException | None = None
 
     @staticmethod

@@ -10,7 +10,7 @@ from ...formulas.secants import Secant
 from ..operation_record import Rule
 
 CONSTANT = "constant"
-SAME = "same"
+IDENTITY = "same"
 LINEAR = "linear"
 MULTILINEAR = "multilinear"
 ELEMENTWISE = "elementwise"
@@ -25,7 +25,7 @@ RANDOM = "random"
 
 KINDS = {
     CONSTANT: "does not depend on the values of its inputs (shapes, `ZerosLike`)",
-    SAME: "passes its inputs on as they are, gradients or not",
+    IDENTITY: "passes its inputs on as they are, gradients or not",
     LINEAR: "affine in all its varying inputs together: the ordinary gradient",
     MULTILINEAR: "affine in each of its varying inputs: the gradient at the midpoint (half-split of products)",
     ELEMENTWISE: "rescale rule: the secant slope of each element (two-player Shapley for two operands)",

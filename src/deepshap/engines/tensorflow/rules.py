@@ -23,7 +23,7 @@ from ...formulas.traced import cached
 from ..operation_record import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, kernel_dispatch
 from .graphs import emit
-from .operations import CUSTOM, ELEMENTWISE, LINEAR, MULTILINEAR, QUADRATIC, SAME, SMOOTH, Operation, is_registered
+from .operations import CUSTOM, ELEMENTWISE, IDENTITY, LINEAR, MULTILINEAR, QUADRATIC, SMOOTH, Operation, is_registered
 from .pairing import OperationRecord, Unpaired, Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]
@@ -34,7 +34,7 @@ quotient, quotient_or_zero = of_operands(cached(rules.quotient)), of_operands(ca
 
 def pull(record: OperationRecord, operation: Operation, multipliers: Sequence[Any]) -> list[Any]:
     """Return the multipliers of the varying operands, from those of the results (None where there is none)."""
-    if operation.kind in (LINEAR, SAME, MULTILINEAR):
+    if operation.kind in (LINEAR, IDENTITY, MULTILINEAR):
         input_multipliers, varying = adjoints.pull(record, multipliers), sum(record.varying)
         if input_multipliers is not None:
             return input_multipliers
@@ -96,7 +96,7 @@ def _custom(record: OperationRecord, operation: Operation, multipliers: Sequence
     ]
 
 
-def misfit(result: Any, value: Any) -> str:
+def mismatch(result: Any, value: Any) -> str:
     """Say why something cannot be a multiplier of a value; "" if it can."""
     if result is None:
         return ""
@@ -111,7 +111,7 @@ MISFIT = "deepshap, of a rule: "  # marks errors of a run
 
 def _checked(record: OperationRecord, m: Any, value: Value, of_user: bool) -> Any:
     """Return a multiplier of a rule that has its value's shape; shapes of a user's rule are checked at run time."""
-    if kind := misfit(m, value):
+    if kind := mismatch(m, value):
         raise not_a_multiplier(f"the rule of {record.name}", kind)
     if m is None:
         return m

@@ -19,12 +19,12 @@ from .operations import (
     CONTROL,
     CUSTOM,
     ELEMENTWISE,
+    IDENTITY,
     INDEX,
     LINEAR,
     MULTILINEAR,
     QUADRATIC,
     RANDOM,
-    SAME,
     VARIABLE,
     Operation,
 )
@@ -46,7 +46,7 @@ def _of_kind(kind: str, words: str, **options: Any) -> None:
 _of_kind(CONSTANT, "Const Shape ShapeN Rank Size ZerosLike OnesLike NoOp BroadcastArgs BroadcastGradientArgs")
 _of_kind(CONSTANT, "TensorListLength TensorListElementShape VariableShape")
 _of_kind(
-    SAME,
+    IDENTITY,
     "Identity IdentityN Snapshot StopGradient PreventGradient CheckNumerics CheckNumericsV2 EnsureShape "
     "PlaceholderWithDefault DebugIdentityV2",
 )

@@ -27,11 +27,11 @@ from .operations import (
     COMPOSITE,
     CONSTANT,
     CONTROL,
+    IDENTITY,
     INDEX,
     LINEAR,
     MULTILINEAR,
     RANDOM,
-    SAME,
     SIZES,
     VARIABLE,
     Operation,
@@ -186,12 +186,12 @@ class Tracer:
         analysis: GraphAnalysis,
         pairing: Pairing,
         layouts: Layouts,
-        carrier: tf.DType,
+        multiplier_dtype: tf.DType,
         diagnosis: list[Diagnosis] | None = None,
         zero_unreached: bool = False,
     ) -> None:
         self.library, self.analysis, self.pairing, self.layouts = analysis.library, analysis, pairing, layouts
-        self.carrier = carrier  # dtype of the multipliers of what is no float
+        self.multiplier_dtype = multiplier_dtype  # dtype of the multipliers of what is no float
         self.layer_calls: Sequence[LayerCall] = ()
         self.leaves: list[Value] = []  # the inputs of the layer that is explained
         self.constants_differ = pairing.is_separate  # whether constants may differ between the sides
@@ -213,11 +213,11 @@ class Tracer:
     # ------------------------------------------------------------------ what rules ask
     def floating(self, tensor: Any) -> Any:
         """Return integers and booleans as floats."""
-        return tensor if tensor.dtype.is_floating or tensor.dtype.is_complex else tf.cast(tensor, self.carrier)
+        return tensor if tensor.dtype.is_floating or tensor.dtype.is_complex else tf.cast(tensor, self.multiplier_dtype)
 
     def float_of(self, value: Value) -> tf.DType:
         """Return the dtype of a value's multipliers."""
-        return value.x.dtype if value.x.dtype.is_floating or value.x.dtype.is_complex else self.carrier
+        return value.x.dtype if value.x.dtype.is_floating or value.x.dtype.is_complex else self.multiplier_dtype
 
     # ------------------------------------------------------------------ running functions
     def run(self, body: Body, arguments: Sequence[Value], tape: Tape | None) -> list[Value]:
@@ -255,7 +255,7 @@ class Tracer:
         if operation.kind in (CONTROL, VARIABLE):
             assert operation.function is not None
             return operation.function(self, op, inputs, tape)
-        if operation.kind == SAME and len(op.outputs) == len(inputs):
+        if operation.kind == IDENTITY and len(op.outputs) == len(inputs):
             return list(inputs)
         if not any(v.active or v.origin for v in inputs) or operation.kind == CONSTANT:
             return self.run_constant(op, inputs)

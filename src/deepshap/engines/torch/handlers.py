@@ -17,7 +17,7 @@ from ..handlers import HandlerRule, ModuleCall
 from ..handlers import Handlers as AnyHandlers
 from .calls import tensors
 from .operations import CUSTOM, Operation, OperationRecord
-from .pairing import misfit
+from .pairing import mismatch
 from .preserve import modules_of, named_modules
 
 
@@ -70,7 +70,7 @@ def _outermost(modules: list[nn.Module]) -> list[nn.Module]:
 class _HandlerRule(HandlerRule):
     """Shows a record to a handler as a ``ModuleCall`` and checks the handler's result."""
 
-    misfit = staticmethod(misfit)
+    mismatch = staticmethod(mismatch)
 
     @staticmethod
     def row_sums(values: Tensor) -> np.ndarray:

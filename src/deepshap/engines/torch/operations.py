@@ -27,7 +27,7 @@ SMOOTH = "smooth"
 COMPOSITE = "composite"
 CUSTOM = "custom"
 CAST = "cast"
-VALUE = "value"
+TO_PYTHON = "value"
 INDEX = "index"
 RANDOM = "random"
 
@@ -41,7 +41,7 @@ KINDS = {
     COMPOSITE: "composed of smaller operations, each with its own rule",
     CUSTOM: "a rule of its own",
     CAST: "converts the dtype: the identity, or a step when it rounds",
-    VALUE: "leaves torch as a Python value, which must be the same for example and reference",
+    TO_PYTHON: "leaves torch as a Python value, which must be the same for example and reference",
     INDEX: "yields positions; their use is an error where they differ between example and reference",
     RANDOM: "random: refused, since example and reference must see the same function",
 }

@@ -132,12 +132,12 @@ def _as_list(record: OperationRecord, result: Tensor | Sequence[Tensor | None] |
     if len(m_inputs) != len(inputs):
         raise InputError(f"the rule of {record.name} returned {len(m_inputs)} multipliers for {len(inputs)} inputs.")
     for m, value in zip(m_inputs, inputs, strict=True):
-        if problem := misfit(m, value):
+        if problem := mismatch(m, value):
             raise not_a_multiplier(f"the rule of {record.name}", problem)
     return m_inputs
 
 
-def misfit(result: Any, value: Tensor) -> str:
+def mismatch(result: Any, value: Tensor) -> str:
     """Return what is wrong with a multiplier of a value, or ""."""
     if result is None:
         return ""

@@ -39,7 +39,7 @@ from .operations import (
     MULTILINEAR,
     QUADRATIC,
     RANDOM,
-    VALUE,
+    TO_PYTHON,
     Operation,
 )
 
@@ -348,7 +348,7 @@ for _name, _cell in {
 
 # ---------------------------------------------------------------------- leaving the floats
 _of_kind(
-    VALUE,
+    TO_PYTHON,
     "item tolist __bool__ __float__ __int__ __index__ __complex__ __contains__ numpy __array__ equal allclose "
     "is_nonzero",
 )

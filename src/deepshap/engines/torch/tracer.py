@@ -65,7 +65,7 @@ from .operations import (
     CONSTANT,
     LINEAR,
     RANDOM,
-    VALUE,
+    TO_PYTHON,
     BackwardOptions,
     Call,
     IndexMismatch,
@@ -235,7 +235,7 @@ class Tracer(TorchFunctionMode):
         drawn = self._drawn_by(call.operands)
         if self._draws(call):
             drawn = f"{call.name} (random)", place_of_call()
-        if drawn and call.kind == VALUE and not in_distributions():  # Python may decide by it
+        if drawn and call.kind == TO_PYTHON and not in_distributions():  # Python may decide by it
             self.unsupported[drawn] = None
         operands, written = call.operands, call.written()
         for target in written:

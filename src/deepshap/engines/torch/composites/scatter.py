@@ -11,7 +11,7 @@ from torch import Tensor
 from ....errors import UnsupportedOperationError
 from .. import rules
 from ..calls import place_of_call
-from ..operations import LINEAR, VALUE, Operation, OperationRecord, primitive
+from ..operations import LINEAR, TO_PYTHON, Operation, OperationRecord, primitive
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, *args: Any, reduce: str | None = None, **kwargs: Any) -> Tensor:
@@ -48,7 +48,7 @@ def require_equal_index(index: Tensor) -> Tensor:
     return index
 
 
-require_equal_index.operation = Operation(VALUE, function=require_equal_index.operation.function)  # type: ignore[attr-defined]
+require_equal_index.operation = Operation(TO_PYTHON, function=require_equal_index.operation.function)  # type: ignore[attr-defined]
 
 
 def scatter_reduce(
