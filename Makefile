@@ -28,17 +28,15 @@ fast: setup
 test: setup
 	$(PYTEST) -m "not long and not wide"
 
-# The same again in other precisions, sizes, backends and programs, and the tests of shap; all of it before a release. Of it CI runs
-# make test-wide WHERE="tests/project tests/compat": the programs of documentation and packages, and the tests of shap.
-WHERE := tests
+# The same again in other precisions, sizes, backends and programs, before a release.
 test-wide: setup
-	$(PYTEST) -m "wide and not long" $(WHERE)
+	$(PYTEST) -m "wide and not long"
 
 # All, those too that take minutes: all models in both engines against the oracles, runs that are killed a hundred times.
 test-all: setup
 	$(PYTEST)
 
-# shap's own tests of its DeepExplainer, with ours in its place; a part of test-wide.
+# shap's own tests of its DeepExplainer, with ours in its place; a part of make test.
 shap-tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -v tests/compat/test_shap_suite.py
 

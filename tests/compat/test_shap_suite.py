@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-pytestmark = [pytest.mark.slow, pytest.mark.wide]
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[1] / "support"
 SUITE = "tests/explainers/test_deep.py"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.wide]
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_framework.py"
 HIDE = """
@@ -49,7 +49,9 @@ def run(code: str, hidden: set[str], backend: str = "tensorflow") -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.wide] if " on " in n else []) for n in ENVIRONMENTS]
+)
 def test_a_framework_works_alone(name):
     framework, backend, hidden = ENVIRONMENTS[name]
     code = RUN.format(arguments=[framework, *sorted(hidden)], program=str(PROGRAM))

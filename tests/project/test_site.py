@@ -16,7 +16,7 @@ import pytest
 
 import deepshap
 
-pytestmark = [pytest.mark.slow, pytest.mark.wide]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 

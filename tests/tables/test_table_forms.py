@@ -88,9 +88,20 @@ def text(**options):
     return table().to_csv(index=False, **options)
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def wide_unless_one_differs(separator, encoding, end):
+    differing = (separator != ",") + (encoding != "utf-8") + (end != "\n")
+    return pytest.param(separator, encoding, end, marks=[pytest.mark.wide] if differing > 1 else [])
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding", "end"),
+    [
+        wide_unless_one_differs(separator, encoding, end)
+        for separator in (",", ";", "\t", "|")
+        for encoding in ("utf-8", "utf-8-sig", "utf-16")
+        for end in ("\n", "\r\n")
+    ],
+)
 def test_separators_and_encodings(separator, encoding, end):
     Path("x.csv").write_bytes(text(sep=separator, lineterminator=end).encode(encoding))
     check_file("x.csv")

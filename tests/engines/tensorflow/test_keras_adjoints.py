@@ -77,7 +77,9 @@ def explained(run, dtype):
     return np.asarray(explainer.shap_values(X.astype(dtype)))
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize(
+    "compiled", [pytest.param(False, id="plain", marks=pytest.mark.wide), pytest.param(True, id="compiled")]
+)
 @pytest.mark.parametrize("name", FORMS)
 def test_bands_give_what_all_steps_give(name, compiled, monkeypatch):
     monkeypatch.setattr(jit_threshold.PAIRS, "threshold", 0 if compiled else np.inf)
