@@ -95,6 +95,14 @@ class Nested(Wrong):
         return Silu.apply(x) * 2
 
 
+class NestedAlone(Wrong):
+    """Returns what another custom function, whose context is set up apart, returns."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return Apart.apply(Silu.apply(x), 2)
+
+
 class SeveralApart(Wrong):
     """Several results, one of which is no tensor, and setup_context."""
 
@@ -176,6 +184,7 @@ BOTH: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
     ),
     "step": (lambda x: Step.apply(x) * x, lambda x: (x > 0).to(x.dtype) * x),
     "nested": (lambda x: Nested.apply(x), lambda x: x * torch.sigmoid(x) * 2),
+    "nested, returned as it is": (lambda x: NestedAlone.apply(x), lambda x: (x * torch.sigmoid(x)).tanh() ** 2),
     "nested, taken before": (lambda x: nested(x), lambda x: x * torch.sigmoid(x) * 2),
     "context apart, taken before": (lambda x: apart(silu(x), 2), lambda x: (x * torch.sigmoid(x)).tanh() ** 2),
     "several, context apart": (of_several, lambda x: torch.where(x > x.tanh(), x * x.tanh(), x)),

@@ -443,6 +443,7 @@ class Tracer(TorchFunctionMode):
         if isinstance(call.function, TracedCallable) and call.function.is_custom:
             with self:
                 result = run_forward(call.function.key, call.args, call.kwargs)
+            self._attach_histories()  # where it returns what another custom function returned
             if any(is_active(t) for t in tensors(result)) or not any(t.numel() for t in tensors(result)):
                 return result
         name = call.name if isinstance(call.function, TracedCallable) else resolve_name(call.function) or call.name
