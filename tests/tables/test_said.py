@@ -24,12 +24,12 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
 
 
-def run(*arguments):
-    return CliRunner().invoke(cli, ["explain", *map(str, arguments), "-b", "zeros", "-o", "why.parquet"])
+def run(*arguments, background="zeros"):
+    return CliRunner().invoke(cli, ["explain", *map(str, arguments), "-b", background, "-o", "why.parquet"])
 
 
-def refused(*arguments):
-    result = run(*arguments)
+def refused(*arguments, background="zeros"):
+    result = run(*arguments, background=background)
     assert result.exit_code == 1, result.output
     return result.stderr
 
@@ -56,6 +56,38 @@ def test_a_column_more_of_a_long_table():
     message = refused("model.pt2", "x.csv", "--id", "who", "--time", "t")
     assert "3 columns (Unnamed: 0, a, b) for 2 features: choose with --features" in message
     assert "different lengths" not in message
+
+
+def test_a_background_without_ids():
+    """Rows of a background need no ids; the numbers are those of Python."""
+    rows, background = np.array([[1.0, 2, 3], [4, 5, 7]]), np.array([[0.5, 1, 0], [1, 0, 2]])
+    pd.DataFrame(rows, ["007", "7"], list("abc")).to_csv("x.csv", index_label="who")
+    pd.DataFrame(background, columns=list("abc")).to_csv("b.csv", index=False)
+    torch.manual_seed(0)
+    model = cli_models.Row()
+    torch.save(model.state_dict(), "weights.pt")
+    result = run("cli_models:Row", "x.csv", "--id", "who", "--weights", "weights.pt", background="b.csv")
+    assert result.exit_code == 0, result.output
+    found = deepshap.load("why.parquet")
+    wanted = deepshap.DeepExplainer(model, torch.tensor(background, dtype=torch.float32)).shap_values(
+        torch.tensor(rows, dtype=torch.float32)
+    )
+    assert list(found.row_ids) == ["007", "7"]
+    np.testing.assert_allclose(found.values, wanted.reshape(found.values.shape), rtol=1e-5)
+
+
+def test_columns_of_data_and_background():
+    """The order of the model is known only where both files agree or the user says it."""
+    pd.DataFrame(np.ones((2, 3)), columns=list("abc")).to_csv("b.csv", index=False)
+    pd.DataFrame(np.ones((2, 3)), columns=list("cab")).to_csv("x.csv", index=False)
+    message = refused("cli_models:Row", "x.csv", background="b.csv")
+    assert "in the order a, b, c in b.csv, and in the order c, a, b in x.csv" in message
+    assert "--features" in message
+    assert run("cli_models:Row", "x.csv", "--features", "a,b,c", background="b.csv").exit_code == 0
+    pd.DataFrame(np.ones((2, 3)), columns=list("abc")).to_csv("more.csv")
+    message = refused("cli_models:Row", "more.csv", background="b.csv")
+    assert "4 columns (Unnamed: 0, a, b, c) for the 3 features of b.csv (a, b, c)" in message
+    assert "--features a,b,c" in message
 
 
 def test_more_columns_than_a_row_has_values():

@@ -210,8 +210,11 @@ def _columns(table: Table, source: Source, path: Path) -> Columns:
             "a long table needs --id, the column that says which lines belong together. A single series has none: a forecast of "
             "it is explained in Python, by deepshap.forecasting.explain_forecast."
         )
+    no_ids = (
+        source.is_background and not source.long and source.id_column not in table.names
+    )  # rows of it need no names
     return Columns(
-        source.id_column,
+        None if no_ids else source.id_column,
         source.time_column,
         source.features,
         **beside,
@@ -344,7 +347,13 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
     background = read_data(
         file, replace(source, lengths=None, is_background=True), "last" if data.passes_lengths else 0.0, steps
     )
-    return reorder_features(background, data, str(file)).inputs, f"{len(background)} rows of {file.name}"
+    reordered = reorder_features(background, data, str(file))
+    if reordered is not background:
+        raise InputError(
+            f"the features stand in the order {first_few(background.feature_names or [])} in {file}, and in the order "
+            f"{first_few(data.feature_names or [])} in {path}: name them in the model's order, with --features."
+        )
+    return background.inputs, f"{len(background)} rows of {file.name}"
 
 
 def reorder_features(data: Data, like: Data, what: str) -> Data:
@@ -359,7 +368,18 @@ def reorder_features(data: Data, like: Data, what: str) -> Data:
     if (data.feature_names is None) != (like.feature_names is None):
         named, of_data = ("has", "have none") if like.feature_names is None else ("has no", "have some")
         raise InputError(f"{what} {named} names of features, and the data {of_data}: give both in one form.")
-    order = order_of(data.feature_names, like.feature_names, what)
+    own, names = data.feature_names, like.feature_names
+    if (
+        own is not None
+        and names is not None
+        and (more := [name for name in names if name not in own])
+        and set(own) < set(names)
+    ):
+        raise InputError(
+            f"the data have {len(names)} columns ({first_few(names)}) for the {plural(len(own), 'feature')} of {what} "
+            f"({first_few(own)}): {more[0]!r} is not among these. Choose with --features {','.join(own)}."
+        )
+    order = order_of(own, names, what)
     if order is None:
         return data
     return replace(data, inputs=[array[..., order] for array in data.inputs], feature_names=like.feature_names)
