@@ -197,6 +197,14 @@ def test_files_that_cannot_be_taken_apart(content, options, message):
     assert message in refused("cli_models:Row", "x.csv", *options)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.jsonl", '{"a": 1}\n\n{"a": 1,\n'), ("x.json", '[{"a": 1},\n\n{"a": 1,\n')]
+)
+def test_json_that_ends_early_is_said_with_its_line(name, content):
+    Path(name).write_text(content)
+    assert f"in line {3 if name == 'x.jsonl' else 4}, column" in refused("cli_models:Row", name)
+
+
 def test_a_name_that_a_record_holds_twice_is_refused():
     Path("x.jsonl").write_text('{"a": 1, "b": 2, "c": 3, "a": 5}\n')
     assert "'a' is there twice" in refused("cli_models:Row", "x.jsonl")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from datetime import date, datetime
 
 import cli_models
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import xarray
@@ -210,6 +213,55 @@ def test_a_column_of_several_kinds_is_said_with_its_first_cell(cells, message):
     for read in (explainer, lambda frame: deepshap.sequences(frame.assign(who=1), "who")):
         with pytest.raises(InputError, match=rf"column 'b' holds values of several kinds {message}"):
             read(frame)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([date(2024, 1, 1), datetime(2024, 1, 2, 5)], r"\(date, datetime\), .* 5, 0\) in row 2"),
+        ([datetime(2024, 1, 1, 5), date(2024, 1, 2)], r"\(datetime, date\), .* 1, 2\) in row 2"),
+        (
+            [datetime(2024, 1, 1), pd.Timestamp("2024-01-02", tz="Asia/Tokyo")],
+            r"\(datetime, datetime with a time zone\)",
+        ),
+        ([pd.Timestamp("2024-01-02", tz="Asia/Tokyo"), None, datetime(2024, 1, 1)], r"in row 3"),
+    ],
+)
+def test_times_of_several_kinds_are_refused(times, message):
+    """pyarrow reads them as one kind, and drops the hours of some or the time zones of others."""
+    frame = pd.DataFrame({"who": 1, "when": pd.Series(times, dtype=object), "b": 1.0})
+    with pytest.raises(InputError, match=rf"column 'when' holds values of several kinds .*{message}"):
+        deepshap.sequences(frame, "who", "when")
+
+
+def test_times_of_one_kind_in_objects_are_read():
+    times = [datetime(2024, 1, 2, 5), pd.Timestamp("2024-01-01 07:00")]
+    frame = pd.DataFrame({"who": 1, "when": pd.Series(times, dtype=object), "b": [2.0, 1.0]})
+    read = deepshap.sequences(frame, "who", "when")
+    assert read.step_labels.tolist() == [datetime(2024, 1, 1, 7), datetime(2024, 1, 2, 5)]
+    assert read.values.ravel().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "dtype"),
+    [(pd.arrays.SparseArray([0.0, 2.0]), "Sparse"), ([1j, 2j], "complex128 with values of type complex")],
+)
+def test_a_dtype_that_cannot_be_read_is_named(cells, dtype):
+    frame = pd.DataFrame({"who": 1, "b": cells})
+    with pytest.raises(InputError, match=rf"column 'b' is of dtype {dtype}.*: convert it to numbers"):
+        deepshap.sequences(frame, "who")
+
+
+def test_texts_in_views_are_read(tmp_path):
+    """A ``string_view`` of pyarrow has few functions of its own."""
+    texts = {"who": ["x", "x", "y"], "when": ["2024-01-02", "2024-01-01", "2024-01-01"]}
+    views = {name: pa.array(column, pa.string_view()) for name, column in texts.items()}
+    table = pa.table(views | {"a": [2.0, 1.0, 3.0]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    for source in (table, tmp_path / "x.parquet"):
+        read = deepshap.sequences(source, "who", "when")
+        assert (read.row_ids.tolist(), read.lengths.tolist()) == (["x", "y"], [2, 1])
+        assert read.values[..., 0].tolist() == [[1.0, 2.0], [3.0, 0.0]]
 
 
 @pytest.mark.parametrize("index", [[1.0, None], [("x", 1), ("y", None)], ["x", np.nan]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from numbers import Number
 from typing import Any
 
@@ -117,34 +118,53 @@ def as_table(frame: Any, what: str = "the table", index: Sequence[Any] = ()) -> 
 
 
 def _as_arrow(column: Any, name: str, what: str) -> Any:
+    pa, nw = import_pyarrow(), needed("narwhals", "tables need narwhals")
     try:
-        return column.to_arrow()
-    except (import_pyarrow().ArrowException, TypeError, OverflowError):
-        cells = column.to_list()
-        if all(isinstance(cell, np.ndarray) for cell in cells):  # of several axes, which pyarrow takes as lists alone
-            return import_pyarrow().array([cell.tolist() for cell in cells])
-        at = first_of_another_kind(cells)
-        kinds = list(dict.fromkeys(type(cell).__name__ for cell in cells if not _is_missing(cell)))
+        found = column.to_arrow()
+    except (pa.ArrowException, TypeError, OverflowError):
+        found = None
+    if found is not None and not (column.dtype == nw.Object and pa.types.is_temporal(found.type)):
+        return found
+    cells = column.to_list()
+    kinds = list(dict.fromkeys(_kind(cell) for cell in cells if not _is_missing(cell)))
+    if found is not None and len(kinds) == 1:
+        return found  # of several kinds, pyarrow drops the hours of some or the time zones of others
+    if all(isinstance(cell, np.ndarray) for cell in cells):  # of several axes, which pyarrow takes as lists alone
+        return pa.array([cell.tolist() for cell in cells])
+    if len(kinds) == 1:
+        dtype = getattr(column.to_native(), "dtype", column.dtype)
         raise InputError(
-            f"{what}: column {name!r} holds values of several kinds ({', '.join(kinds[:4])}), the first of another kind is "
-            f"{cells[at]!r} in {counted(at)}: make them one kind."
-        ) from None
+            f"{what}: column {name!r} is of dtype {dtype} with values of type {kinds[0]}, which cannot be read: convert it to "
+            "numbers, dates or texts."
+        )
+    at = first_of_another_kind(cells)
+    raise InputError(
+        f"{what}: column {name!r} holds values of several kinds ({', '.join(kinds[:4])}), the first of another kind is "
+        f"{cells[at]!r} in {counted(at)}: make them one kind."
+    )
 
 
 def first_of_another_kind(cells: Sequence[Any]) -> int:
     """Return the place of the first cell that is no number in a column that holds some, or else is of another type."""
     present = [(at, cell) for at, cell in enumerate(cells) if not _is_missing(cell)]
     are_numbers = [isinstance(cell, Number) and not isinstance(cell, (bool, np.bool_)) for _, cell in present]
-    first = type(present[0][1])
+    first = _kind(present[0][1])
     odd = [
-        not number if any(are_numbers) else type(cell) is not first
+        not number if any(are_numbers) else _kind(cell) != first
         for (_, cell), number in zip(present, are_numbers, strict=True)
     ]
     return present[odd.index(True) if True in odd else 0][0]
 
 
+def _kind(cell: Any) -> str:
+    """Return the type of a cell, and of a time whether it has a zone."""
+    if isinstance(cell, datetime):
+        return "datetime" if cell.tzinfo is None else "datetime with a time zone"
+    return type(cell).__name__
+
+
 def _is_missing(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and cell != cell)
+    return cell is None or (isinstance(cell, (float, datetime)) and cell != cell)
 
 
 # ---------------------------------------------------------------------- kinds of columns
@@ -153,7 +173,8 @@ def decoded(column: Any) -> Any:
     pa = import_pyarrow()
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     column = column.storage if isinstance(column.type, pa.ExtensionType) else column
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
 
 
 def is_text(kind: Any) -> bool:

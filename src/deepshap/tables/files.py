@@ -390,19 +390,20 @@ def _from_json(path: Path, text: str) -> Table:
         check_names(f"the values of a record of {path}", [name for name, _ in pairs])
         return dict(pairs)
 
+    first = 1
     try:
         if text.lstrip().startswith("["):
             records = list(enumerate(json.loads(text, object_pairs_hook=once), 1))
             place: Callable[[int], str] = counted
         else:
-            records = [
-                (at, json.loads(line, object_pairs_hook=once))
-                for at, line in enumerate(text.split("\n"), 1)
-                if line.strip()
-            ]
+            records = []
+            for first, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    records.append((first, json.loads(line, object_pairs_hook=once)))
             place = lambda position: f"line {records[position][0]}"  # noqa: E731
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from None
+        line_of = f"line {first + error.lineno - 1}, column {error.colno}"
+        raise InputError(f"{path} cannot be read as a table: {error.msg} in {line_of}.") from None
     wrong = next((at for at, record in records if not isinstance(record, dict)), None)
     if wrong is not None:
         raise InputError(f"{path}: record {wrong} is no object with a value for each column.")
