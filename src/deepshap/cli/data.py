@@ -179,9 +179,10 @@ def _from_table(path: Path, source: Source, pad: float | str, steps: int | None)
         _check_once(table, decided.id, path)
     rows = read(table, decided, steps, pad)
     inputs, X = [rows.X.values], rows.X
-    said = [f"{path}: {', '.join([*table.said, f'{len(X)} rows'])}", describe(decided.as_dict())]
+    said = [f"{path}: {', '.join([*table.said, plural(len(X), 'row')])}", describe(decided.as_dict())]
     if isinstance(X, Sequences):
-        said[0] += f" of {X.lengths.min()} to {X.lengths.max()} steps"
+        shortest, longest = int(X.lengths.min()), int(X.lengths.max())
+        said[0] += f" of {'' if shortest == longest else f'{shortest} to '}{plural(longest, 'step')}"
         more: dict[str, Any] = {"lengths": X.lengths, "step_labels": X.step_labels, "time_label": X.time_label}
         more["passes_lengths"] = source.lengths == "table"
     else:
@@ -353,7 +354,7 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
             f"the features stand in the order {first_few(background.feature_names or [])} in {file}, and in the order "
             f"{first_few(data.feature_names or [])} in {path}: name them in the model's order, with --features."
         )
-    return background.inputs, f"{len(background)} rows of {file.name}"
+    return background.inputs, f"{plural(len(background), 'row')} of {file.name}"
 
 
 def reorder_features(data: Data, like: Data, what: str) -> Data:
