@@ -198,6 +198,29 @@ def test_files_that_cannot_be_taken_apart(content, options, message):
 
 
 @pytest.mark.parametrize(
+    ("option", "cells"),
+    [("target", ["0", ""]), ("target", ["0", "NA"]), ("target", ["p", ""]), ("length", ["1", ""])],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_empty_target_or_length_is_said_with_its_line(option, cells, ending):
+    table = pd.DataFrame(np.ones((2, 3)), columns=list("abc")).assign(y=cells)
+    place = "line 3"
+    if ending == "parquet":
+        place = "row 2"
+        table["y"] = [cells[0] if cells[0] == "p" else int(cells[0]), None]
+    getattr(table, f"to_{ending}")(f"x.{ending}", index=False)
+    message = refused("cli_models:Row", f"x.{ending}", f"--{option}s", "y")
+    assert f"{option} empty in {place}" in message
+    assert "(column 'y'): fill it or drop the line." in message
+
+
+def test_an_empty_target_of_a_long_table_is_said_with_its_line():
+    Path("x.csv").write_text("k,t,a,b,y\n1,1,2,3,0\n1,2,2,3,0\n2,1,2,3,\n2,2,2,3,\n")
+    message = refused("cli_models:Forecast", "x.csv", "--id", "k", "--time", "t", "--targets", "y")
+    assert "target empty in line 4 (column 'y')" in message
+
+
+@pytest.mark.parametrize(
     ("name", "content"), [("x.jsonl", '{"a": 1}\n\n{"a": 1,\n'), ("x.json", '[{"a": 1},\n\n{"a": 1,\n')]
 )
 def test_json_that_ends_early_is_said_with_its_line(name, content):

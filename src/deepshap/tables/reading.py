@@ -357,6 +357,9 @@ def _read_wide(table: Table, decided: Decided, steps: int | None, pad: float | s
                 f"of shape {tuple(decided.shape)}: rows cannot have this shape; choose the columns, features=."
             ) from None
     named = None if is_nested or decided.shape is not None else list(names)
+    given = [(name, "target") for name in decided.targets]
+    for beside, what in given if decided.lengths is None else [(decided.lengths, "length"), *given]:
+        _check_given(table, beside, what)
     lengths = None if decided.lengths is None else labels(columns[decided.lengths], decided.lengths, table)
     targets, groups = (_beside(table, columns_) for columns_ in (decided.targets, decided.groups))
     return Rows(Wide(values, row_ids, named), lengths, targets, groups)
@@ -365,6 +368,19 @@ def _read_wide(table: Table, decided: Decided, steps: int | None, pad: float | s
 def _is_nested(column: Any) -> bool:
     types = import_pyarrow().types
     return bool(types.is_nested(getattr(column.type, "storage_type", column.type)))
+
+
+def _check_given(table: Table, name: str, what: str) -> None:
+    """Raise if a column has no value in some line."""
+    column = table.columns[name]
+    empty = np.asarray(decoded(column).is_null(nan_is_null=True))
+    if not empty.any():
+        found = labels(column, name, table)
+        empty = found != found if found.dtype.kind == "f" else found == "" if found.dtype.kind == "U" else empty
+    if empty.any():
+        raise InputError(
+            f"{table.name}: {what} empty in {table.place(int(empty.argmax()))} (column {name!r}): fill it or drop the line."
+        )
 
 
 def _beside(table: Table, names: Sequence[str]) -> np.ndarray | None:
@@ -401,6 +417,8 @@ def _read_long(table: Table, decided: Decided, steps: int | None, pad: float | s
         )
     else:
         values = matrix(table, names)
+    for name in decided.targets:
+        _check_given(table, name, "target")
     targets, groups = (_of_each(table, codes, each, what) for each, what in _named(decided))
     codes, ranks, stamps = codes[lines], ranks[lines], stamps[lines]
     order = np.lexsort((ranks, codes))
