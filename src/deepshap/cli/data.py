@@ -359,17 +359,17 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
 
 def reorder_features(data: Data, like: Data, what: str) -> Data:
     """Return data with their features in the order of others, which must have the same names."""
-    if data.feature_names is None and like.feature_names is not None and data.inputs[0].ndim > 1:
-        features, names = data.inputs[0].shape[-1], like.feature_names
+    own, names = data.feature_names, like.feature_names
+    if own is None and names is not None and data.inputs[0].ndim > 1:
+        features = data.inputs[0].shape[-1]
         if features != len(names):
             raise InputError(
                 f"the data have {len(names)} columns ({first_few(names)}) for the {plural(features, 'feature')} of {what}: "
                 "choose with --features."
             )
-    if (data.feature_names is None) != (like.feature_names is None):
-        named, of_data = ("has", "have none") if like.feature_names is None else ("has no", "have some")
+    if (own is None) != (names is None):
+        named, of_data = ("has", "have none") if names is None else ("has no", "have some")
         raise InputError(f"{what} {named} names of features, and the data {of_data}: give both in one form.")
-    own, names = data.feature_names, like.feature_names
     if (
         own is not None
         and names is not None
