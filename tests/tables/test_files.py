@@ -197,6 +197,20 @@ def test_files_that_cannot_be_taken_apart(content, options, message):
     assert message in refused("cli_models:Row", "x.csv", *options)
 
 
+def test_a_comment_with_a_cell_for_each_column_is_no_row():
+    Path("x.csv").write_text('p,a,b,c\n\n"x\u2028\nw",1,2,3\n#y,4,5,6\nz,7,8,9\n')
+    message = refused("cli_models:Row", "x.csv", "--id", "p")
+    assert "line 5 begins with '#' and has a cell for each column" in message
+
+
+@pytest.mark.parametrize(("first", "second"), [("x", '"#y"'), ("#x", "#y")])
+def test_ids_with_a_mark_of_comments_are_rows(first, second):
+    Path("x.csv").write_text(f"p,a,b,c\n{first},1,2,3\n{second},4,5,6\n")
+    found, _ = explained("cli_models:Row", "x.csv", "--id", "p")
+    assert found.row_ids.tolist() == [first, second.strip('"')]
+    assert found.data.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 @pytest.mark.parametrize(
     ("option", "cells"),
     [("target", ["0", ""]), ("target", ["0", "NA"]), ("target", ["p", ""]), ("length", ["1", ""])],

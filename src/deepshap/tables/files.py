@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError, check_names, import_pyarrow, needed
 from ..explanation.labels import first_few
 from .columns import NUMBER, Table, counted, first_of_another_kind
@@ -192,6 +194,7 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
             f"{first_few(wrong[1])} for {first_few(names)}. Each line needs a cell for each column. If the names of the columns "
             "stand in another line, read it with pandas.read_csv(path, skiprows=...)."
         ) from None
+    _check_no_comments(path, body, separator, begin, columns)
     decimal = options.decimal or _decimal(path, body, separator)
     said.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     said += [] if decimal == "." else [f"decimal {SEPARATORS.get(decimal, decimal).removesuffix('s')}"]
@@ -201,6 +204,24 @@ def _from_text(path: Path, text: str, encoding: str, options: FileOptions, named
     said += [f"names in line 1 ({first_few(names)})"] if are_numbers else []
     said += [f"{len(comments)} lines of comments left out"] if comments else []
     return Table(columns, str(path), place, decimal, said)
+
+
+def _check_no_comments(path: Path, body: str, separator: str, begin: int, columns: Any) -> None:
+    """Raise if a row may be a comment with a cell for each column: it begins with # without quotes, and others do not."""
+    pc = import_pyarrow().compute
+    marked = np.asarray(pc.starts_with(pc.utf8_ltrim_whitespace(columns.column(0)), "#"))
+    if marked.all() or not marked.any():
+        return
+    lines = list(StringIO(body, newline=""))
+    rows = (at for at, cells in _records(body, separator) if _is_row(cells, columns.num_columns))
+    wrong = next(
+        (at for at, mark in zip(rows, marked, strict=False) if mark and lines[at - 1].lstrip().startswith("#")), None
+    )
+    if wrong is not None:
+        raise InputError(
+            f"{path}: line {begin + wrong} begins with '#' and has a cell for each column, so that it may be a comment or a row: "
+            "delete it, or put its first cell in quotes."
+        )
 
 
 def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
