@@ -41,6 +41,12 @@ class Inspection:
     ----------
     uses : list of Use
         The operations in the order of their first call, those without a rule first.
+
+    Examples
+    --------
+    >>> inspection = deepshap.check(model, x)
+    >>> inspection.uses[0].treatment
+    'recurrent layer: exact recursion'
     """
 
     uses: list[OperationSummary]
@@ -101,6 +107,11 @@ def check(
     InputError
         If the example or the model cannot be read. Errors of the model pass as they are, unless an operation without a rule
         came before.
+
+    Examples
+    --------
+    >>> deepshap.check(model, x).supported
+    True
     """
     engine = engine_for(model, example)(model, output=output, batch_axis=batch_axis)
     example, _ = plain(example, "the example", batch_axis)
@@ -133,6 +144,11 @@ class Faithfulness:
     noise_changes : how far attributions move under the noise, sum of |change| over sum of |attribution|, (rows,), and
         ``output_changes``, how far the output moves, over its distance from the base value. NaN where nothing takes noise: whole
         numbers, and inputs that are the same in all references.
+
+    Examples
+    --------
+    >>> deepshap.faithfulness(explainer, x).to_dataframe().shape[0] > 0
+    True
     """
 
     players: str
@@ -280,6 +296,11 @@ def faithfulness(
     ------
     InputError
         If an inner layer is explained, the background is a function, or an option does not fit; and what the explainer raises.
+
+    Examples
+    --------
+    >>> result = deepshap.faithfulness(explainer, x)
+    >>> ax = result.plot()
     """
     if not hasattr(explainer, "_background"):
         raise InputError(f"faithfulness takes a deepshap.DeepExplainer, not a {type(explainer).__name__}.")

@@ -142,9 +142,10 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
     Examples
     --------
-    >>> explainer = DeepExplainer(lstm, background)            # background (100, steps, features)
+    >>> explainer = deepshap.DeepExplainer(model, background)  # background (references, steps, features)
     >>> explanation = explainer(x)                             # x (rows, steps, features)
-    >>> explanation.values                                     # (rows, steps, features, outputs)
+    >>> explanation.values.shape                               # (rows, steps, features, outputs)
+    (6, 5, 3, 1)
     """
 
     def __init__(
@@ -503,8 +504,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
         Examples
         --------
-        >>> game = explainer.game(x[0], players="features")
-        >>> shapiq.KernelSHAP(n=game.n_players, random_state=0).approximate(budget=100, game=game)
+        >>> import shapiq
+        >>> game = explainer.game(x[0], players="steps")
+        >>> estimate = shapiq.KernelSHAP(n=game.n_players, random_state=0).approximate(budget=20, game=game)
         """
         row = None if self._background is None else tuple(self._background.inputs[0].shape[1:])
         if isinstance(self._batch_axis, int) and row is not None and row == getattr(X, "shape", None):
@@ -562,8 +564,8 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
 
         Examples
         --------
-        >>> found = explainer.interactions(x, players="features")
-        >>> found.to_dataframe().nlargest(3, "value")
+        >>> result = explainer.interactions(x, players="features")
+        >>> strongest = result.to_dataframe().nlargest(3, "value")
         """
         check_whole("seed", seed, 0)
         check_number("effort", effort, 1)

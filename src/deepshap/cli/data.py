@@ -360,22 +360,16 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
 def reorder_features(data: Data, like: Data, what: str) -> Data:
     """Return data with their features in the order of others, which must have the same names."""
     own, names = data.feature_names, like.feature_names
-    if own is None and names is not None and data.inputs[0].ndim > 1:
-        features = data.inputs[0].shape[-1]
-        if features != len(names):
-            raise InputError(
-                f"the data have {len(names)} columns ({first_few(names)}) for the {plural(features, 'feature')} of {what}: "
-                "choose with --features."
-            )
+    if names is not None and own is None and data.inputs[0].ndim > 1 and data.inputs[0].shape[-1] != len(names):
+        raise InputError(
+            f"the data have {len(names)} columns ({first_few(names)}) for the {plural(data.inputs[0].shape[-1], 'feature')} of "
+            f"{what}: choose with --features."
+        )
     if (own is None) != (names is None):
         named, of_data = ("has", "have none") if names is None else ("has no", "have some")
         raise InputError(f"{what} {named} names of features, and the data {of_data}: give both in one form.")
-    if (
-        own is not None
-        and names is not None
-        and (more := [name for name in names if name not in own])
-        and set(own) < set(names)
-    ):
+    if own is not None and names is not None and set(own) < set(names):
+        more = [name for name in names if name not in own]
         raise InputError(
             f"the data have {len(names)} columns ({first_few(names)}) for the {plural(len(own), 'feature')} of {what} "
             f"({first_few(own)}): {more[0]!r} is not among these. Choose with --features {','.join(own)}."

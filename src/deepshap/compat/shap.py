@@ -111,12 +111,19 @@ def patch_shap() -> Patch:
 
     Examples
     --------
+    >>> import shap
     >>> with deepshap.patch_shap():
-    ...     values = shap.DeepExplainer(lstm, background).shap_values(x)
+    ...     values = shap.DeepExplainer(model, background).shap_values(x)
     """
     return _patch.apply(dict.fromkeys(PLACES, DeepExplainer))
 
 
 def unpatch_shap() -> None:
-    """Give shap its own ``DeepExplainer`` back. Does nothing if ``patch_shap`` is not in effect."""
+    """Give shap its own ``DeepExplainer`` back. Does nothing if ``patch_shap`` is not in effect.
+
+    Examples
+    --------
+    >>> patch = deepshap.patch_shap()
+    >>> deepshap.unpatch_shap()
+    """
     _patch.restore()

@@ -41,7 +41,9 @@ class BatchExplainer:
 
     Examples
     --------
-    >>> ds.map_batches(BatchExplainer, fn_constructor_kwargs={"explainer": load, "id": "customer"}, concurrency=2)
+    >>> frame = pd.DataFrame({"patient": ["ann", "bob"], "signal": list(x[:2].reshape(2, -1).numpy())})
+    >>> batch_explainer = deepshap.BatchExplainer(explainer, id="patient", features=["signal"], shape=(5, 3))
+    >>> table = batch_explainer(frame)  # in Ray Data: dataset.map_batches(deepshap.BatchExplainer, ...)
     """
 
     def __init__(

@@ -33,6 +33,12 @@ class ExplanationDataset:
     ----------
     statistics : dict or None
         Of the run that returned this; None if it was loaded.
+
+    Examples
+    --------
+    >>> results = deepshap.explain_dataset(explainer, x, "attributions")
+    >>> results[[3, 1]].row_ids.tolist()
+    [3, 1]
     """
 
     statistics: dict[str, Any] | None = None
@@ -190,6 +196,12 @@ def status(folder: str | os.PathLike[str]) -> Status:
     ------
     InputError
         If there is no such folder, or something else is in it.
+
+    Examples
+    --------
+    >>> results = deepshap.explain_dataset(explainer, x, "attributions")
+    >>> deepshap.status("attributions").is_complete
+    True
     """
     check_options(folder=folder)
     place = Path(folder)
@@ -266,6 +278,12 @@ def load(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Any
         If a file or folder was not written by deepshap, or was changed since, or the files do not fit each other.
     ImportError
         If pyarrow is missing.
+
+    Examples
+    --------
+    >>> path = explanation.save("why.parquet")
+    >>> deepshap.load("why.parquet").values.shape
+    (6, 5, 3, 1)
     """
     if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike, Iterable)):
         raise InputError(f"load takes the path of a file or folder, or several of them, not {path!r}.")

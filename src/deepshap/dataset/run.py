@@ -113,6 +113,12 @@ def explain_dataset(
         With ``on_error="raise"``, of the kind that the explainer raises: the row that cannot be explained.
     KeyboardInterrupt
         On Ctrl-C; the folder holds all parts that were done, and the message says how many.
+
+    Examples
+    --------
+    >>> results = deepshap.explain_dataset(explainer, x, "attributions")
+    >>> len(results), results[:2].values.shape
+    (6, (2, 5, 3, 1))
     """
     import_pyarrow()
     check_options(id=id, time=time, features=features, shape=shape, variable=variable, value=value)

@@ -73,13 +73,25 @@ class SeattleWeather:
 
 
 def japanese_vowels() -> JapaneseVowels:
-    """Load the Japanese Vowels data: speech of nine men, to be told apart."""
+    """Load the Japanese Vowels data: speech of nine men, to be told apart.
+
+    Examples
+    --------
+    >>> deepshap.datasets.japanese_vowels().train.signal.shape
+    (270, 29, 12)
+    """
     with (files(__name__) / "japanese_vowels.npz").open("rb") as file, np.load(file) as arrays:
         return JapaneseVowels(train=_utterances(arrays, "train"), test=_utterances(arrays, "test"))
 
 
 def seattle_weather() -> SeattleWeather:
-    """Load the daily weather in Seattle from 2012 to 2015."""
+    """Load the daily weather in Seattle from 2012 to 2015.
+
+    Examples
+    --------
+    >>> len(deepshap.datasets.seattle_weather().date)
+    1461
+    """
     with (files(__name__) / "seattle_weather.csv").open(encoding="utf-8") as file:
         columns = {name: np.array(values) for name, *values in zip(*csv.reader(file), strict=True)}
     numbers = ("precipitation", "temp_max", "temp_min", "wind")

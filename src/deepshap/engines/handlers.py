@@ -37,6 +37,11 @@ class ModuleCall:
     outputs, reference_outputs : its float tensor outputs on both sides, nested ones (an LSTM's ``output, (h, c)``) in order.
     multipliers : of each output, how much of the explained output one unit of it explains; of the output's shape.
     arguments, keywords : the call as the model makes it, on the example side.
+
+    Examples
+    --------
+    >>> def twice(call):  # a handler: returns the multipliers of each input
+    ...     return [2 * m for m in call.multipliers]
     """
 
     module: Any
@@ -243,7 +248,7 @@ class TakesHandlers:
 
         Examples
         --------
-        >>> explainer.register_custom_handler("encoder.lstm", LSTMShapHandler())
+        >>> explainer.register_custom_handler("lstm", deepshap.LSTMShapHandler())
         """
         self._handlers.register(layer_name_or_type, handler)
 

@@ -101,6 +101,11 @@ def unregister_rule(function: Any) -> None:
     ------
     InputError
         If none is registered.
+
+    Examples
+    --------
+    >>> deepshap.register_rule(torch.special.bessel_j1, "elementwise")
+    >>> deepshap.unregister_rule(torch.special.bessel_j1)
     """
     registries = map(_registry, _frameworks_of(function))
     if None in [registry.RULES.pop(registry.key(function), None) for registry in registries]:

@@ -79,6 +79,17 @@ def explain_forecast(
         If the model is of no known library, is not fitted, or draws at random; a series is too short, is not in
         order or has gaps; a transform of the target is not known; or what is explained is not what the library predicts by
         itself.
+
+    Examples
+    --------
+    >>> class LastDays(torch.nn.Module):  # forecasts two days from the last three
+    ...     def forward(self, past):  # (rows, 3, 1)
+    ...         return past[:, -2:, 0] * torch.tensor([0.9, 0.5])
+    >>> days = pd.date_range("2024-01-01", periods=30)
+    >>> series = pd.DataFrame({"sales": np.arange(30.0)}, index=days)
+    >>> explanation = deepshap.forecasting.explain_forecast(LastDays(), series, lags=3, background=series[:20], forecasts=5)
+    >>> explanation["past"].values.shape  # rows, lags, columns, horizons
+    (5, 3, 1, 2)
     """
     for name, value in (("forecasts", forecasts), ("stride", stride), ("references", references)):
         check_whole(name, value, 1)

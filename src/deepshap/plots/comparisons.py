@@ -20,7 +20,11 @@ Per = Literal["feature", "step"]
 OTHER_ROWS = "other rows"
 
 
-@plot("rows", ", or not one group for each row")
+@plot(
+    "rows",
+    ", or not one group for each row",
+    example='explanation, groups=["ward", "ward", "home", "home", "home", "ward"]',
+)
 def importance_by_group(
     explanation: Attributions,
     groups: Sequence[Any] | np.ndarray,
@@ -63,7 +67,11 @@ def importance_by_group(
     return ax
 
 
-@plot("rows", ", or a group is empty or has a row that does not exist")
+@plot(
+    "rows",
+    ", or a group is empty or has a row that does not exist",
+    example='explanation, rows=[0, 1, 5], names=("ward", "home")',
+)
 def difference(
     explanation: Attributions,
     rows: Sequence[Any] | np.ndarray,
@@ -116,7 +124,11 @@ def difference(
     return ax
 
 
-@plot("rows", ", or a group is empty or has a row that does not exist")
+@plot(
+    "rows",
+    ", or a group is empty or has a row that does not exist",
+    example='explanation, rows=[0, 1, 5], names=("ward", "home")',
+)
 def cohorts(
     explanation: Attributions,
     rows: Sequence[Any] | np.ndarray,
@@ -159,7 +171,7 @@ def cohorts(
     return ax
 
 
-@plot("rows", ", or there is one row only")
+@plot("rows", ", or there is one row only", example="explanation, rows=3")
 def outliers(
     explanation: Attributions,
     *,

@@ -173,7 +173,7 @@ def buildup(
     return ax
 
 
-@plot("row", ", or there is no such row")
+@plot("row", ", or there is no such row", example="explanation, row=0")
 def inputs(
     explanation: Attributions,
     row: int | None = None,

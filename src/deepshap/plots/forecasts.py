@@ -240,7 +240,7 @@ def _draw_lags(
 
 
 # ---------------------------------------------------------------------- one forecast
-@plot("row", ", or it is no forecast")
+@plot("row", ", or it is no forecast", example="explanation, row=0")
 def forecast(
     explanation: Attributions,
     row: int | None = None,

@@ -311,6 +311,10 @@ def interactions(result: Interactions, row: int | None = None, *, most: int = 12
     ------
     InputError
         If there is no such row.
+
+    Examples
+    --------
+    >>> ax = deepshap.plots.interactions(explainer.interactions(x[:1], players="features"))
     """
     if row is not None and not -len(result) <= row < len(result):
         raise InputError(f"there is no row {row} among {len(result)}.")

@@ -60,8 +60,11 @@ PARAMETERS = {
 RETURNS = "Returns\n-------\nAxes\n    ``ax``, or the axes of the new figure."
 
 
-def plot(of: str, refuses: str = "") -> Callable[[Function], Function]:
-    """Complete a plot of "rows" or a "row": the docstring by what it does not describe, and checks of the options."""
+def plot(of: str, refuses: str = "", example: str = "") -> Callable[[Function], Function]:
+    """Complete a plot of "rows" or a "row": the docstring by what it does not describe, and checks of the options.
+
+    ``example`` holds the arguments of the docstring's example; by default the explanation alone.
+    """
 
     def complete(function: Function) -> Function:
         head, _, described_parameters = inspect.cleandoc(function.__doc__ or "").partition(
@@ -78,7 +81,10 @@ def plot(of: str, refuses: str = "") -> Callable[[Function], Function]:
         refused = REFUSED[of] + refuses + (", or ``align`` is something else" if "align" in parameters else "")
         raises = fill(f"{refused}.", 120, initial_indent="    ", subsequent_indent="    ")
         parts = [head, "Parameters\n----------\n" + "\n".join(filter(None, lines)), RETURNS]
-        function.__doc__ = "\n\n".join([*parts, f"Raises\n------\nInputError\n{raises}"])
+        call = example or {"rows": "explanation", "row": "explanation[0]"}[of]
+        parts.append(f"Raises\n------\nInputError\n{raises}")
+        parts.append(f"Examples\n--------\n>>> ax = deepshap.plots.{function.__name__}({call})")
+        function.__doc__ = "\n\n".join(parts)
         return check_arguments(function)
 
     return complete

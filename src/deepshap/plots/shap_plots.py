@@ -182,6 +182,10 @@ def force(explanation: Attributions, *, matplotlib: bool = False, max_display: i
     ------
     InputError
         If there are several outputs, or several rows where a picture is wanted.
+
+    Examples
+    --------
+    >>> ax = deepshap.plots.force(explanation[0], matplotlib=True)
     """
     table = _Table(explanation, "force", None, max_display)
     single = len(table.values) == 1
@@ -265,7 +269,11 @@ def beeswarm(
     return ax
 
 
-@plot("rows", ", the inputs are unknown or no numbers, or there is no such feature or step")
+@plot(
+    "rows",
+    ", the inputs are unknown or no numbers, or there is no such feature or step",
+    example='explanation, feature="pulse"',
+)
 def scatter(
     explanation: Attributions,
     feature: int | str | None = None,

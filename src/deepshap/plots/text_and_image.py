@@ -155,6 +155,10 @@ def text_html(explanation: Attributions, *, robust: bool = False, unit: str = ""
     ------
     InputError
         If there are several outputs, or the tokens are unknown.
+
+    Examples
+    --------
+    >>> html = deepshap.plots.text_html(explanation)
     """
     texts = _read(explanation, "text_html")
     limit = style.color_limit(np.concatenate([shown.values for shown in texts]), robust=robust)

@@ -61,6 +61,10 @@ def write_report(
         ends otherwise or its folder is missing, or if ``groups`` or ``faithfulness`` are something else.
     ImportError
         If plotly is missing.
+
+    Examples
+    --------
+    >>> path = deepshap.report.write_report(explanation, "why.html", title="Six patients")
     """
     from .page import render
 

@@ -61,6 +61,12 @@ class Explanation(Attributions):
         explanation.step_labels = frame.index                   # dates, for tables and pictures
         explanation.to_dataframe()                              # a line per row, step, feature and output
         explanation.save("why.parquet")                         # deepshap.load reads it again
+
+    Examples
+    --------
+    >>> explanation = explainer(x)
+    >>> explanation[0].values.shape, explanation.feature_names
+    ((5, 3, 1), ['pulse', 'pressure', 'temperature'])
     """
 
     @classmethod
@@ -207,4 +213,14 @@ class JointExplanation(Explanation, JointAttributions):
     ----------
     parts : list or dict of Explanation
         One for each input.
+
+    Examples
+    --------
+    >>> class Both(torch.nn.Module):
+    ...     def forward(self, signal, age):
+    ...         return signal.sum((1, 2))[:, None] * age
+    >>> both = deepshap.DeepExplainer(Both(), [torch.zeros(2, 5, 3), torch.zeros(2, 1)])
+    >>> joint = both([torch.ones(4, 5, 3), torch.ones(4, 1)])
+    >>> joint[0].values.shape, joint[1].values.shape
+    ((4, 5, 3, 1), (4, 1, 1))
     """

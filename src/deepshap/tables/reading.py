@@ -54,6 +54,13 @@ class Sequences:
         The columns.
     time_label : str, optional
         Name of the axis of steps: the column of the times.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"who": ["ann", "ann", "bob"], "day": [2, 1, 1], "pulse": [71.0, 70.0, 64.0]})
+    >>> rows = deepshap.sequences(table, id="who", time="day")
+    >>> len(rows), rows.lengths.tolist(), rows.feature_names
+    (2, [2, 1], ['pulse'])
     """
 
     values: np.ndarray

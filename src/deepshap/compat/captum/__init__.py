@@ -48,13 +48,20 @@ def patch_captum() -> Patch:
 
     Examples
     --------
+    >>> import captum.attr
     >>> with deepshap.patch_captum():
-    ...     attributions = captum.attr.DeepLiftShap(model).attribute(inputs, baselines, target=3)
+    ...     attributions = captum.attr.DeepLiftShap(model).attribute(x, background, target=0)
     """
     places = {(path, ours.__name__): ours for path, classes in MODULES.items() for ours in classes}
     return _patch.apply(places | {("captum.attr", name): ours for (_, name), ours in places.items()})
 
 
 def unpatch_captum() -> None:
-    """Give captum its own classes back. Does nothing if ``patch_captum`` is not in effect."""
+    """Give captum its own classes back. Does nothing if ``patch_captum`` is not in effect.
+
+    Examples
+    --------
+    >>> patch = deepshap.patch_captum()
+    >>> deepshap.unpatch_captum()
+    """
     _patch.restore()

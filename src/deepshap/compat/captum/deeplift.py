@@ -48,6 +48,11 @@ class DeepLift(GradientAttribution):
         are derivatives where an input equals its baseline.
     eps : float
         Accepted, and without effect: slopes are computed without cancellation, so that no threshold is needed.
+
+    Examples
+    --------
+    >>> deepshap.captum.DeepLift(model).attribute(x, baselines=0.0, target=0).shape
+    torch.Size([6, 5, 3])
     """
 
     _crosswise = False  # whether every row is compared with all baselines
@@ -181,6 +186,11 @@ class DeepLiftShap(DeepLift):
     """Deep SHAP: ``DeepLift`` against each of many baselines, averaged. The values are those of ``deepshap.DeepExplainer``.
 
     Parameters are those of ``DeepLift``.
+
+    Examples
+    --------
+    >>> deepshap.captum.DeepLiftShap(model).attribute(x, baselines=background, target=0).shape
+    torch.Size([6, 5, 3])
     """
 
     _crosswise = True
@@ -221,6 +231,11 @@ class LayerDeepLift(LayerAttribution, DeepLift):
         A layer that the model calls once.
     model, multiply_by_inputs
         As in ``DeepLift``; the differences are those of the layer's values.
+
+    Examples
+    --------
+    >>> deepshap.captum.LayerDeepLift(model, model.head).attribute(x, baselines=0.0, target=0).shape
+    torch.Size([6, 1])
     """
 
     def __init__(self, model: Callable[..., Any], layer: nn.Module, multiply_by_inputs: bool = True) -> None:
@@ -255,7 +270,14 @@ class LayerDeepLift(LayerAttribution, DeepLift):
 
 
 class LayerDeepLiftShap(LayerDeepLift, DeepLiftShap):
-    """``DeepLiftShap`` for the output, or the input, of an inner layer. Parameters are those of ``LayerDeepLift``."""
+    """``DeepLiftShap`` for the output, or the input, of an inner layer. Parameters are those of ``LayerDeepLift``.
+
+    Examples
+    --------
+    >>> layer = deepshap.captum.LayerDeepLiftShap(model, model.head)
+    >>> layer.attribute(x, baselines=background, target=0).shape
+    torch.Size([6, 1])
+    """
 
     @_unwrappable
     def attribute(
@@ -283,6 +305,12 @@ class NeuronDeepLift(NeuronAttribution, GradientAttribution):
         A layer that the model calls once. What comes after it is not run.
     model, multiply_by_inputs
         As in ``DeepLift``.
+
+    Examples
+    --------
+    >>> neuron = deepshap.captum.NeuronDeepLift(model, model.head)
+    >>> neuron.attribute(x, neuron_selector=0, baselines=0.0).shape
+    torch.Size([6, 5, 3])
     """
 
     _method: type[DeepLift] = DeepLift
@@ -323,7 +351,14 @@ class NeuronDeepLift(NeuronAttribution, GradientAttribution):
 
 
 class NeuronDeepLiftShap(NeuronDeepLift):
-    """``DeepLiftShap`` for a neuron of an inner layer. Parameters are those of ``NeuronDeepLift``."""
+    """``DeepLiftShap`` for a neuron of an inner layer. Parameters are those of ``NeuronDeepLift``.
+
+    Examples
+    --------
+    >>> neuron = deepshap.captum.NeuronDeepLiftShap(model, model.head)
+    >>> neuron.attribute(x, neuron_selector=0, baselines=background).shape
+    torch.Size([6, 5, 3])
+    """
 
     _method = DeepLiftShap
 

@@ -74,6 +74,12 @@ class LSTMShapBackwardHook:
     module : the cell. Its weights are read at every call, so it may go on training.
     output : "c" or "h", the state that is explained.
     base_output : the explained state at the baseline, (hidden,) or (batch, hidden).
+
+    Examples
+    --------
+    >>> hook = deepshap.register_lstm_shap_hook(torch.nn.LSTMCell(3, 2), torch.zeros(3), torch.zeros(2), torch.zeros(2))
+    >>> hook.base_output.shape
+    torch.Size([2])
     """
 
     def __init__(self, module: Any, x_base: Any, h_base: Any, c_base: Any = None, *, output: str | None = None) -> None:

@@ -242,6 +242,13 @@ def gate_attribution(
     ------
     InputError
         If the activation is neither, or a shape does not fit.
+
+    Examples
+    --------
+    >>> weights = torch.randn(4, 3), torch.randn(4, 2)
+    >>> gate = deepshap.gate_attribution(torch.ones(3), torch.ones(2), torch.zeros(3), torch.zeros(2), *weights)
+    >>> gate.r_x.shape, gate.r_h.shape
+    (torch.Size([4, 3]), torch.Size([4, 2]))
     """
     if activation not in _ACTIVATIONS:
         raise InputError(f"activation must be 'sigmoid' or 'tanh', not {activation!r}.")
@@ -272,6 +279,12 @@ def product_attribution(a: Any, b: Any, a_base: Any, b_base: Any) -> tuple[Tenso
     ------
     InputError
         If the shapes do not broadcast.
+
+    Examples
+    --------
+    >>> a, b = deepshap.product_attribution(3.0, 2.0, 1.0, 0.0)
+    >>> a.item(), b.item()  # sum to 3 * 2 - 1 * 0
+    (2.0, 4.0)
     """
     sides = [_floating(v) for v in (a, b, a_base, b_base)]
     try:
