@@ -13,6 +13,7 @@ from ..errors import InputError, check_names
 from ..explanation.labels import first_few, plural
 from ..tables import Columns, Sequences, Table, decide, describe, order_of, read, resolved
 from ..tables.files import AS_FOUND, FileOptions, kind_of, read_file
+from .files import parse_rows
 
 
 @dataclass(frozen=True)
@@ -310,11 +311,8 @@ def select_rows(data: Data, rows: str | None) -> Data:
 
 def row_bounds(rows: str, count: int) -> tuple[int, int]:
     """Return the first row of N (that many) or A:B, and the row behind the last."""
-    first, colon, last = rows.partition(":")
-    try:
-        start, stop = (int(first or 0), int(last) if last else count) if colon else (0, int(first))
-    except ValueError:
-        raise InputError(f"--rows must be a number or A:B, not {rows!r}.") from None
+    start, last = parse_rows(rows)
+    stop = count if last is None else last
     if not 0 <= start < min(stop, count):
         raise InputError(f"--rows {rows} takes none of the {count} rows.")
     return start, stop

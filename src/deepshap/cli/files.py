@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,7 @@ def check_model(source: str, weights: Path | None, model_options: str | None) ->
     path = Path(source)
     suffix = path.suffix.lower()
     if ":" in source and not path.exists():
+        check_module(source.rpartition(":")[0])
         if weights is not None and not weights.exists():
             raise InputError(f"there are no weights {weights}.")
         try:
@@ -94,6 +98,14 @@ def check_model(source: str, weights: Path | None, model_options: str | None) ->
     if suffix not in (".pt2", ".keras", *PICKLES):
         raise InputError(f"{source} is no model that can be read: give .pt2, .keras or package.module:factory.")
     return False
+
+
+def check_module(name: str) -> None:
+    """Raise unless the package of a module can be found here or among what is installed; nothing is imported."""
+    package = name.partition(".")[0]
+    here = PathFinder.find_spec(package, [str(Path.cwd())])
+    if package not in sys.modules and here is None and find_spec(package) is None:
+        raise InputError(f"there is no module {name} here or among what is installed.")
 
 
 def check_sampling(arguments: dict[str, Any]) -> None:
@@ -140,6 +152,15 @@ def parse_sizes(text: str | None, option: str) -> tuple[int, ...] | None:
     return numbers
 
 
+def parse_rows(text: str) -> tuple[int, int | None]:
+    """Return the first row of --rows N (that many) or A:B, and the row behind the last; None for the end."""
+    first, colon, last = text.partition(":")
+    try:
+        return (int(first or 0), int(last) if last else None) if colon else (0, int(first))
+    except ValueError:
+        raise InputError(f"--rows must be a number or A:B, not {text!r}.") from None
+
+
 def check_device(device: str | None) -> None:
     """Check that --device names a kind of device, without asking PyTorch which there are."""
     kind, colon, number = (device or "cpu").partition(":")
@@ -166,6 +187,8 @@ def check_call(arguments: dict[str, Any], folder: Path | None) -> None:
     check_sampling(arguments)
     check_device(arguments["device"])
     parse_sizes(arguments["shape"], "--shape")
+    if arguments["rows"] is not None:
+        parse_rows(arguments["rows"])
     if arguments["max_memory"] is not None:
         from ..memory import memory_budget  # imports NumPy
 

@@ -49,6 +49,7 @@ CALLS = {
         on_graph(lambda h: 0.3 * h + 2 * (DENSE @ h)),
     ),
     "torch.smm": (on_graph(lambda h: torch.smm(COO, h).to_dense()), on_graph(lambda h: DENSE @ h)),
+    "torch.hspmm": (on_graph(lambda h: torch.hspmm(COO, h).to_dense()), on_graph(lambda h: DENSE @ h)),
     "_foreach_mul of lists": (
         lambda x: sum(torch._foreach_mul([x.tanh(), x.sin()], [x, x])).flatten(1),
         lambda x: (x.tanh() * x + x.sin() * x).flatten(1),

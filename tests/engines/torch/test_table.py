@@ -14,7 +14,7 @@ from deepshap.engines.torch.tracer import Tracer
 NEED_A_GPU = {"cuda"}
 IN_A_FILE_OF_THEIR_OWN = {
     *("grouped_mm", "_grouped_mm"),  # test_grouped.py
-    *("sparse.mm", "sparse.addmm", "smm", "to_dense", *arithmetic.FOREACH),  # test_lists_and_sparse.py
+    *("sparse.mm", "sparse.addmm", "smm", "hspmm", "to_dense", *arithmetic.FOREACH),  # test_lists_and_sparse.py
 }
 # test_exported.py
 OF_EXPORTED_PROGRAMS = {f"aten.{name}" for name in names.ATEN} | {

@@ -121,7 +121,6 @@ _ALIASES = {
     "spmm": "mm",
     "dsmm": "mm",
     "hsmm": "mm",
-    "hspmm": "mm",
     "saddmm": "addmm",
     "inverse": "inv",
     "pinverse": "pinv",

@@ -241,6 +241,7 @@ for _name, _function in {
     "sparse.mm": algebra.sparse_mm,
     "sparse.addmm": algebra.sparse_addmm,
     "smm": algebra.sparse_mm,
+    "hspmm": algebra.sparse_mm,
     "grouped_mm": algebra.grouped_mm,
     "_grouped_mm": algebra.grouped_mm,
     "polar": arithmetic.polar,
