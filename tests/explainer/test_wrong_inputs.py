@@ -65,6 +65,24 @@ def test_a_forgotten_axis_of_rows():
     refused(r"give x\[None\]", image, torch.randn(4, 1, 8, 8), torch.randn(1, 8, 8))
 
 
+def test_nested_inputs():
+    """The advice works."""
+
+    def nested(inputs):
+        return LINEAR(inputs["a"]["b"]) + LINEAR(inputs["c"][0])
+
+    def flat(inputs):
+        return nested({"a": {"b": inputs["b"]}, "c": [inputs["c"]]})
+
+    advice = "must be a tensor or an array, not a dict. .* explain a function that takes one list or dict of tensors"
+    refused(advice, nested, {"a": {"b": R}, "c": [R]}, {"a": {"b": X}, "c": [X]})
+    found = explained(flat, {"b": R, "c": R}, {"b": X, "c": X})
+    wanted = explained(LINEAR, R, X).values
+    for name in ("b", "c"):
+        np.testing.assert_allclose(found[name].values, wanted, rtol=1e-5, atol=1e-6)
+    refused("not a list. Make it one array", LINEAR, R.tolist(), X)
+
+
 def test_missing_features_and_steps_are_counted():
     refused("2 features where 3 are expected", LINEAR, R, X[:, :2])
     refused("2 features where 3 are expected", LSTM, SERIES, SERIES[..., :2])

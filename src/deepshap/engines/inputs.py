@@ -23,6 +23,16 @@ def not_finite(what: str, first: int, rows: int, values: Any = None, dtype: Any 
     return InputError(f"{what} has NaN or infinite values{where}. Fill or drop them before explaining.")
 
 
+def not_an_array(what: str, value: Any) -> InputError:
+    """Return the error of an input that is neither a tensor nor an array."""
+    nested = (
+        " Make it one array; or, if the model takes nested inputs, explain a function that takes one list or dict of tensors and "
+        "nests them for the model."
+    )
+    advice = nested if isinstance(value, (list, tuple, Mapping)) else ""
+    return InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.{advice}")
+
+
 class InputForm(ABC):
     """The form of a model's inputs: their names, number, axes and dtypes, as some values have them.
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ...errors import InputError
 from ..callables import packages, takes_container
-from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
+from ..inputs import InputForm, chosen, not_an_array, not_finite, only_tensor, readable
 
 
 class Inputs(InputForm):
@@ -42,7 +42,7 @@ class Inputs(InputForm):
                 else value.detach().cpu().numpy()
             )
         if not isinstance(value, np.ndarray):
-            raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
+            raise not_an_array(what, value)
         value = readable(value, what)
         if not isinstance(original, tf.Tensor) and self._is_float(value) and self.dtype is not None:
             value = value.astype(self.dtype)  # NumPy's float64 is a habit, not a choice

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from ...errors import InputError
 from ..callables import takes_container
-from ..inputs import InputForm, chosen, not_finite, only_tensor, readable
+from ..inputs import InputForm, chosen, not_an_array, not_finite, only_tensor, readable
 from . import preserve
 from ._compat import interception_off
 
@@ -59,7 +59,7 @@ class Inputs(InputForm):
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()
         if not isinstance(value, (np.ndarray, Tensor)):
-            raise InputError(f"{what} must be a tensor or an array, not a {type(value).__name__}.")
+            raise not_an_array(what, value)
         tensor = _tensor(value, what).detach()
         if isinstance(value, np.ndarray) and tensor.is_floating_point() and self.dtype is not None:
             tensor = tensor.to(self.dtype)  # NumPy's float64 is a habit, not a choice
