@@ -34,6 +34,7 @@ LIMITS = {
     "docs/supported-keras.md": 700,
     "docs/benchmarks.md": 1800,
     "docs/guide/faq.md": 1050,
+    "docs/report.md": 1280,
 }  # words
 
 
