@@ -36,6 +36,7 @@ LIMITS = {
     "docs/guide/faq.md": 1050,
     "docs/report.md": 1280,
     "docs/migration.md": 1300,
+    "docs/explanations.md": 1430,
 }  # words
 
 
