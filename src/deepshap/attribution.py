@@ -65,7 +65,7 @@ from .sampling.reliability import distance, effort_for
 OF_THE_MODEL = AdditivityError, BatchMixingError, ControlFlowError, NonFiniteError, UnsupportedOperationError
 FLOAT64 = 1e-9  # the tolerance of a model that computes in float64 alone
 # share of a row's outputs by which those in float64 may differ, if they are the same model's
-ANOTHER_MODEL, TOLERANCES = 0.2, 20  # and in very low precision so many of its tolerances
+ANOTHER_MODEL, TOLERANCES = 0.2, 20  # and in very low precision this many of its tolerances
 MOST_EFFORT = 64.0  # for a tolerance, unless the user says otherwise
 PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance

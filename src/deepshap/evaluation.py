@@ -280,7 +280,7 @@ def faithfulness(
     additional_forward_args : tuple, optional
         As for the explainer.
     references : int, default 25
-        Take so many rows of the background, drawn at random, where it has more.
+        If the background has more rows, take this many at random.
     points : int, default 10
         Of the curves, beside the first.
     noise : float, default 0.01

@@ -306,20 +306,20 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
             first call measures on the model what the parts of an effort take. Below 8 the least that can be bought may take
             more than was asked.
         tolerance : float, optional
-            In the place of ``effort``: work until the standard errors of each row are below that share of its largest value,
+            Instead of ``effort``: work until the standard errors of each row are below that share of its largest value,
             or ``max_effort`` is reached.
         max_effort : float, optional
             The most effort for a tolerance, by default 64.
         players : str, int, array or mapping, default "cells"
-            What the values belong to: "cells" of the input, "steps", "features", windows of so many steps, an integer array of
+            What the values belong to: "cells" of the input, "steps", "features", windows of some steps, an integer array of
             one row's shape with the number of each cell's player (for several inputs a list or dict of them), or a mapping
             from names to features (for several inputs to mappings from inputs to features).
         seed : int, default 0
             Of the orders and references that an effort above 1 draws, together with the content of each row: a row's values do
             not depend on the other rows.
         method : str or deepshap.sampling.Method, optional
-            In the place of ``effort``. ``explanation.method`` of another call, with the same ``players``, repeats what was done
-            there. Or an object that says, in the place of ``players`` too, which pairs of points are compared, and with which
+            Instead of ``effort``. ``explanation.method`` of another call, with the same ``players``, repeats what was done
+            there. Or an object that says, also instead of ``players``, which pairs of points are compared, and with which
             weights: there is one in twenty lines in docs/architecture.md.
 
         Returns

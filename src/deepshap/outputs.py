@@ -34,7 +34,7 @@ UNCLEAR = (
 class OutputSelection:
     """Which outputs of each row are explained.
 
-    Without ``terms`` these are all outputs or, with ``count``, the first so many of each row in an ``order``. With ``terms``
+    Without ``terms`` these are all outputs or, with ``count``, the first ``count`` of each row in an ``order``. With ``terms``
     it is one number of each row: an output, or the difference of two.
 
     Attributes

@@ -279,6 +279,8 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, capfd):
     assert ended(process) == 1
     done = len(parts_in(tmp_path))
     told = capfd.readouterr().err
-    assert f"KeyboardInterrupt: stopped; {done} of {COUNT} parts are in {tmp_path}. The same call goes on." in told
+    assert (
+        f"KeyboardInterrupt: stopped; {done} of {COUNT} parts are in {tmp_path}. The same call resumes the run." in told
+    )
     found = explain_dataset(explainer, rows(COUNT), tmp_path, progress=False, **options)
     assert found.statistics["resumed_parts"] == done

@@ -46,6 +46,15 @@ def test_no_archaic_phrase(page):
     assert [(number, line) for number, line in enumerate(lines, 1) if PHRASES.search(line)] == []
 
 
+def test_no_archaic_phrase_in_docstrings_comments_and_messages():
+    lines = [
+        (path.name, number, line)
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+    assert [line for line in lines if PHRASES.search(line[2])] == []
+
+
 @pytest.mark.parametrize("page", LIMITS)
 def test_length(page):
     assert len((ROOT / page).read_text(encoding="utf-8").split()) <= LIMITS[page]

@@ -42,7 +42,7 @@ WRONG = [
     ({"players": "step"}, "players='step' is none of 'cells', 'steps', 'features'"),
     ({"players": 0}, "a window has at least one step"),
     ({"players": -2}, "a window has at least one step"),
-    ({"players": 5}, "longer than the sequences, of 4"),
+    ({"players": 5}, "longer than the sequences, which have 4"),
     ({"players": True}, "players=True is none of 'cells', .* a window .* or a mapping"),
     ({"players": None}, "players=None is none of 'cells'"),
     ({"players": 2.5}, "players=2.5 is none of 'cells'"),

@@ -171,7 +171,7 @@ sampling_options = options(
     click.option(
         "--tolerance",
         type=float,
-        help="In the place of --effort: go on until standard errors are below this share of each row's largest value.",
+        help="Instead of --effort: continue until standard errors are below this share of each row's largest value.",
     ),
     click.option("--max-effort", type=float, help="Where --tolerance stops at the latest.  [default: 64]"),
     click.option(
@@ -264,7 +264,7 @@ deepshap.load("why.parquet") reads it in Python.
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Explain data larger than memory (.parquet, a folder of them, .npy) part by part into this folder. Started again, "
-    "the same command goes on. The last line is JSON.",
+    "the same command resumes. The last line is JSON.",
 )
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, for --shards.")
 @click.option("--ray", metavar="ADDRESS", help="Explain on this Ray cluster, or 'local', for --shards.")

@@ -82,7 +82,7 @@ class _Actors:
             yield batch, part
 
     def _replace(self, actor: Any, waiting: dict[Any, tuple[Batch, Any]], error: Exception) -> list[Batch]:
-        """Put another actor in the place of one that died; its parts."""
+        """Replace an actor that died by another; return its parts."""
         self._deaths += 1
         if self._deaths > self._most_deaths:
             raise DeepShapError(

@@ -271,7 +271,9 @@ class Run:
                         print(statistics.line(self.source.rows), file=sys.stderr, flush=True)
             except KeyboardInterrupt as interrupt:
                 parts = f"{len(parts_in(self.folder))} of {self.parts} parts"
-                raise KeyboardInterrupt(f"stopped; {parts} are in {self.folder}. The same call goes on.") from interrupt
+                raise KeyboardInterrupt(
+                    f"stopped; {parts} are in {self.folder}. The same call resumes the run."
+                ) from interrupt
             finally:
                 statistics.seconds = clock.monotonic() - begun
 
@@ -279,5 +281,7 @@ class Run:
         try:
             write_part(self.folder, batch.number, content)
         except OSError as error:
-            why = f"{error.strerror} while part {batch.number} was written; all parts before stay, and the same call goes on"
+            why = (
+                f"{error.strerror} while part {batch.number} was written; all parts before stay; the same call resumes"
+            )
             raise OSError(error.errno, why, str(self.folder)) from error

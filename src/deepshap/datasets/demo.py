@@ -106,7 +106,7 @@ class Explained:
 def main(
     output: Path, *, seed: int = 0, utterances: int | None = None, background: int = 100, report: bool = True
 ) -> None:
-    """Train, explain, check, report, write; of so many utterances, all by default, against a number of references."""
+    """Train, explain, check, report, write; for the first utterances, all by default, against a number of references."""
     vowels = japanese_vowels()
     model = train(vowels.train, seed)
     test = select(vowels.test, slice(utterances))
@@ -276,7 +276,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deepshap.datasets.demo", description="Who is speaking, and why?")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where tables and pictures go")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training and of the background")
-    parser.add_argument("--utterances", type=int, default=None, help="explain only the first so many")
+    parser.add_argument("--utterances", type=int, default=None, help="explain only this many, the first")
     parser.add_argument("--background", type=int, default=100, help="number of reference utterances")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     return parser.parse_args()

@@ -169,7 +169,7 @@ class OperationSummary:
 
 
 def treatment_of(kind: str | None, varying: int) -> str:
-    """Return in a few words how an operation of a kind (None: no rule) with so many varying inputs is attributed."""
+    """Return in a few words how an operation of a kind (None: no rule) with a number of varying inputs is attributed."""
     if kind is None:
         return UNSUPPORTED
     return TREATMENTS["linear" if kind == "multilinear" and varying == 1 else kind]

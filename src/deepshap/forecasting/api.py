@@ -53,7 +53,7 @@ def explain_forecast(
     background : object, optional
         Series whose windows are the references, in the form of ``series``. By default those that the model was trained on.
     references : int, default 100
-        At most so many windows of them, evenly spread.
+        At most this many windows of them, evenly spread.
     effort, tolerance, seed, progress
         As for ``DeepExplainer``.
     **options

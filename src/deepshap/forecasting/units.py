@@ -29,7 +29,7 @@ class Step:
         Of a tensor (rows, horizons, series, parameters of the likelihood) and the tensors of ``numbers``, (rows, steps,
         series, parameters) each.
     numbers : tuple of arrays of shape (steps, series, parameters)
-        What it has been fitted to, in one step, or the last known steps that it goes on from.
+        What it has been fitted to, in one step, or the last known steps that it continues from.
     """
 
     undo: Callable[..., Any]

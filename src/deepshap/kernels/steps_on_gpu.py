@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE, WIDTH = 512, 64  # multipliers per program, and at most so many units of a row
+TILE, WIDTH = 512, 64  # multipliers per program, and the most units of a row
 REFERENCES, FEATURES = 32, 32  # at a time, of a sum
 # Numbers that change from step to step: no program of its own for each that is 1 or divisible by 16.
 _OF_STEPS = ["count", "start", "stride", "leap", "column", "outputs", "x_first", "r_first"]

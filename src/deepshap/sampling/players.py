@@ -136,7 +136,9 @@ def _windows(length: int, shapes: Sequence[tuple[int, ...]], keys: Sequence[Any]
         raise InputError("players by steps are for sequences, rows of shape (steps, features); there is no such input.")
     longest = max(shape[0] for shape, is_one in zip(shapes, sequences, strict=True) if is_one)
     if length > longest:
-        raise InputError(f"players={length}: a window of so many steps is longer than the sequences, of {longest}.")
+        raise InputError(
+            f"players={length}: a window of {length} steps is longer than the sequences, which have {longest}."
+        )
     count = -(-longest // length)
     player_names, arrays = _window_names(longest, length), []
     for shape, key, is_one in zip(shapes, keys, sequences, strict=True):

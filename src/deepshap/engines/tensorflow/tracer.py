@@ -43,7 +43,7 @@ from .pairing import OperationRecord, Pairing, Unpaired, Value
 # ---------------------------------------------------------------------- memory
 RULE = 3  # tensors of the pairs' size that a rule works with for each value: both sides of it, and its multiplier
 LIST = 2  # the same of what a list holds: its multipliers, and the tensor that they are stacked to
-KEPT = 2  # what a loop keeps of its turns takes so many times its size, as measured
+KEPT = 2  # what a loop stores of its iterations takes this many times its size, as measured
 
 
 class Bytes:

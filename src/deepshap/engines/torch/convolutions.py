@@ -20,7 +20,7 @@ from . import kernel_dispatch
 from .autograd import applied, for_several, several_at_once
 from .operations import Call
 
-FEW_CHANNELS = 4  # at most so many leave oneDNN's vectors mostly empty
+FEW_CHANNELS = 4  # up to this number leaves oneDNN's vectors mostly empty
 WIDEST = 4  # most columns per output channel that are laid out
 BLOCK = 2**18  # numbers laid out at a time, which stay in the cache
 # The parameters after input and weight of conv1d, conv_transpose1d and aten's convolution.

@@ -98,7 +98,7 @@ class Tape:
         """Check that the reference made no further calls."""
         if self.reference is not None and len(self.calls) < len(self.reference.calls):
             _, name, place = self.reference.calls[len(self.calls)]
-            raise TraceMismatch(f"the reference goes on with {name} at {place}, the example is finished")
+            raise TraceMismatch(f"the reference continues with {name} at {place}, and the example has ended")
 
     def check_equal(self, name: str, value: Any, what: str) -> None:
         """Record a value that must not differ between the sides, or compare it with the recorded one."""
