@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import tempfile
+from csv import QUOTE_MINIMAL, QUOTE_NONNUMERIC
 from pathlib import Path
 
 import cli_models
@@ -135,6 +136,12 @@ def as_texts(frame):
     return frame
 
 
+def quoting(frame):
+    """Quotes around texts where an id begins with #, which would be refused as a possible comment."""
+    marked = frame["who"].astype(str).str.lstrip().str.startswith("#").any()
+    return QUOTE_NONNUMERIC if marked else QUOTE_MINIMAL
+
+
 def csv(frame, folder, draw):
     separator = draw(st.sampled_from([",", ";", "\t", "|"]))
     decimal = draw(st.sampled_from([".", ","])) if separator != "," else "."
@@ -144,7 +151,7 @@ def csv(frame, folder, draw):
     packed = draw(st.sampled_from(["", ".gz", ".bz2", ".xz"]))
     path = Path(folder) / f"x.csv{packed}"
     text = above.replace("\n", end) + as_texts(frame).to_csv(
-        index=False, sep=separator, decimal=decimal, lineterminator=end
+        index=False, sep=separator, decimal=decimal, lineterminator=end, quoting=quoting(frame)
     )
     opened = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[packed]
     with opened(path, "wb") as stream:
@@ -243,7 +250,8 @@ def test_a_missing_value_is_refused_and_its_line_named(table, data):
     frame.loc[at, name] = None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.csv"
-        as_texts(frame).to_csv(path, index=False, na_rep=data.draw(st.sampled_from(["", "NA", "NaN", "null"])))
+        missing = data.draw(st.sampled_from(["", "NA", "NaN", "null"]))
+        as_texts(frame).to_csv(path, index=False, na_rep=missing, quoting=quoting(frame))
         opened = read_file(path, named=["who", "when"])
         with pytest.raises(InputError, match=rf"is missing or infinite at .*line {at + 2}\)"):
             read(opened, decide(opened, Columns("who", "when")))
