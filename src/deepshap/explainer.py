@@ -311,9 +311,9 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         max_effort : float, optional
             The most effort for a tolerance, by default 64.
         players : str, int, array or mapping, default "cells"
-            What the values belong to: "cells" of the input, "steps", "features", windows of some steps, an integer array of
-            one row's shape with the number of each cell's player (for several inputs a list or dict of them), or a mapping
-            from names to features (for several inputs to mappings from inputs to features).
+            What the values belong to: "cells" of the input, "steps", "features", a number for windows of that many steps, an
+            integer array of one row's shape with the number of each cell's player (for several inputs a list or dict of
+            them), or a mapping from names to features (for several inputs to mappings from inputs to features).
         seed : int, default 0
             Of the orders and references that an effort above 1 draws, together with the content of each row: a row's values do
             not depend on the other rows.

@@ -111,5 +111,5 @@ def slices(count: int, size: int, references: int = 0) -> Iterator[slice]:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """Return at most ``count`` numbers of rows, evenly spread from the first to the last."""
+    """Return at most ``most`` of ``count`` numbers of rows, evenly spread from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))

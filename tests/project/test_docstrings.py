@@ -59,8 +59,8 @@ def names(tmp_path, monkeypatch) -> dict[str, Any]:
     model, background, x = Model(), torch.randn(20, 5, 3), torch.randn(6, 5, 3)
     features = ["pulse", "pressure", "temperature"]
     explainer = deepshap.DeepExplainer(model, background, feature_names=features, progress=False)
-    known = {"deepshap": deepshap, "np": np, "pd": pd, "torch": torch, **vars(deepshap.compat.lstm)}
-    known |= {name: getattr(deepshap, name) for name in deepshap.__all__}
+    known = {name: getattr(deepshap, name) for name in deepshap.__all__}
+    known |= {"deepshap": deepshap, "np": np, "pd": pd, "torch": torch}
     return known | {
         "model": model,
         "background": background,

@@ -212,11 +212,11 @@ def _columns(table: Table, source: Source, path: Path) -> Columns:
             "a long table needs --id, the column that says which lines belong together. A single series has none: a forecast of "
             "it is explained in Python, by deepshap.forecasting.explain_forecast."
         )
-    no_ids = (
-        source.is_background and not source.long and source.id_column not in table.names
-    )  # rows of it need no names
+    id_column = source.id_column
+    if source.is_background and not source.long and id_column not in table.names:
+        id_column = None  # the rows of a background need no ids
     return Columns(
-        None if no_ids else source.id_column,
+        id_column,
         source.time_column,
         source.features,
         **beside,
@@ -358,24 +358,27 @@ def read_background(text: str, source: Source, data: Data, path: Path, seed: int
 def reorder_features(data: Data, like: Data, what: str) -> Data:
     """Return data with their features in the order of others, which must have the same names."""
     own, names = data.feature_names, like.feature_names
-    if names is not None and own is None and data.inputs[0].ndim > 1 and data.inputs[0].shape[-1] != len(names):
-        raise InputError(
-            f"the data have {len(names)} columns ({first_few(names)}) for the {plural(data.inputs[0].shape[-1], 'feature')} of "
-            f"{what}: choose with --features."
-        )
-    if (own is None) != (names is None):
+    if own is None or names is None:
+        if own is names:
+            return data
+        width = data.inputs[0].shape[-1] if data.inputs[0].ndim > 1 else None
+        if names is not None and width not in (None, len(names)):
+            raise InputError(
+                f"the data have {len(names)} columns ({first_few(names)}) for the {plural(width, 'feature')} of {what}: choose "
+                "with --features."
+            )
         named, of_data = ("has", "have none") if names is None else ("has no", "have some")
         raise InputError(f"{what} {named} names of features, and the data {of_data}: give both in one form.")
-    if own is not None and names is not None and set(own) < set(names):
-        more = [name for name in names if name not in own]
+    if set(own) < set(names):
+        more = next(name for name in names if name not in own)
         raise InputError(
             f"the data have {len(names)} columns ({first_few(names)}) for the {plural(len(own), 'feature')} of {what} "
-            f"({first_few(own)}): {more[0]!r} is not among these. Choose with --features {','.join(own)}."
+            f"({first_few(own)}): {more!r} is not among these. Choose with --features {','.join(own)}."
         )
     order = order_of(own, names, what)
     if order is None:
         return data
-    return replace(data, inputs=[array[..., order] for array in data.inputs], feature_names=like.feature_names)
+    return replace(data, inputs=[array[..., order] for array in data.inputs], feature_names=names)
 
 
 def _baseline(kind: str, data: Data) -> list[np.ndarray]:

@@ -100,12 +100,17 @@ def check_model(source: str, weights: Path | None, model_options: str | None) ->
     return False
 
 
+def no_module(name: str) -> InputError:
+    """Return the error of a factory whose module cannot be found."""
+    return InputError(f"there is no module {name} here or among what is installed.")
+
+
 def check_module(name: str) -> None:
     """Raise unless the package of a module can be found here or among what is installed; nothing is imported."""
     package = name.partition(".")[0]
     here = PathFinder.find_spec(package, [str(Path.cwd())])
     if package not in sys.modules and here is None and find_spec(package) is None:
-        raise InputError(f"there is no module {name} here or among what is installed.")
+        raise no_module(name)
 
 
 def check_sampling(arguments: dict[str, Any]) -> None:

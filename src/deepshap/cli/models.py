@@ -20,7 +20,7 @@ from ..engines.inputs import keyed, tensors_in
 from ..errors import InputError, check_names
 from ..explanation.labels import first_few, plural
 from .data import Data
-from .files import PICKLES, check_model
+from .files import PICKLES, check_model, no_module
 
 HOW_TO_EXPORT = (
     "torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('rows')},)) with two rows or more in x"
@@ -90,7 +90,7 @@ def _from_factory(source: str, weights: Path | None, model_options: str | None) 
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
-            raise InputError(f"there is no module {module_name} here or among what is installed.") from None
+            raise no_module(module_name) from None
         raise
     factory: Any = module
     for part in name.split("."):

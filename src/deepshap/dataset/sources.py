@@ -94,7 +94,7 @@ def _counts(X: Any) -> list[int]:
 
 
 def count_parts(rows: int, size: int) -> int:
-    """Return the number of parts of a number of rows; no rows make one part, which shows the columns."""
+    """Return the number of parts of ``size`` rows; no rows make one part, which shows the columns."""
     return max(1, -(-rows // size))
 
 

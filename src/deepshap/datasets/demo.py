@@ -106,7 +106,7 @@ class Explained:
 def main(
     output: Path, *, seed: int = 0, utterances: int | None = None, background: int = 100, report: bool = True
 ) -> None:
-    """Train, explain, check, report, write; for the first utterances, all by default, against a number of references."""
+    """Train, explain, check, report, write; of the first ``utterances``, all by default, against ``background`` references."""
     vowels = japanese_vowels()
     model = train(vowels.train, seed)
     test = select(vowels.test, slice(utterances))

@@ -132,7 +132,7 @@ class Forecaster(Protocol):
         ...
 
     def references(self, most: int) -> Mapping[str, np.ndarray]:
-        """Return a limited number of windows of the training data, evenly spread, by kinds of inputs, as the model reads them."""
+        """Return at most ``most`` windows of the training data, evenly spread, by kinds of inputs, as the model reads them."""
         ...
 
 
@@ -171,7 +171,7 @@ class ForecastRequest:
         return {name: options.get(name) for name in names}
 
     def ends(self, length: int, most: int | None = None) -> list[int]:
-        """Return the ends of the known parts of a series of a number of steps, one for each forecast, the earliest first.
+        """Return the ends of the known parts of a series of ``length`` steps, one for each forecast, the earliest first.
 
         most: the last possible end, if that is not the end of the series.
         """

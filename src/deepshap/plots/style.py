@@ -88,7 +88,7 @@ class Panels:
         self._rows = [(1 - start - size, size) for start, size in _places(heights, gaps[0])]
 
     def __call__(self, row: int, column: int = 0, rows: int = 1, **options: Any) -> Axes:
-        """Make the axes in a row and column, over a number of rows."""
+        """Make the axes in a row and column, over ``rows`` rows."""
         (left, width), (top, height) = self._columns[column], self._rows[row]
         bottom = self._rows[row + rows - 1][0]
         return self.ax.inset_axes((left, bottom, width, top + height - bottom), **options)
@@ -320,7 +320,7 @@ def open_frame(ax: Axes) -> None:
 
 
 def date_axis(ax: Axes, most: int) -> None:
-    """Write dates as short as can be, at most a given number."""
+    """Write dates as short as can be, at most ``most``."""
     ax.xaxis_date()
     locator = AutoDateLocator(minticks=3, maxticks=most)
     ax.xaxis.set_major_locator(locator)

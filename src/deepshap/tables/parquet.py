@@ -79,7 +79,7 @@ class ParquetLines:
             raise InputError(f"{path} cannot be read as a table: {error}") from None
 
     def place(self, line: int, behind: int = 0) -> str:
-        """Return where a line stands, a number of lines behind another: its file, and its position there counted from 1."""
+        """Return where a line stands, ``behind`` lines after another: its file, and its position there counted from 1."""
         line += behind
         if len(self.paths) == 1:
             return counted(line)

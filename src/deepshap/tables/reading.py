@@ -364,11 +364,8 @@ def _read_wide(table: Table, decided: Decided, steps: int | None, pad: float | s
                 f"of shape {tuple(decided.shape)}: rows cannot have this shape; choose the columns, features=."
             ) from None
     named = None if is_nested or decided.shape is not None else list(names)
-    given = [(name, "target") for name in decided.targets]
-    for beside, what in given if decided.lengths is None else [(decided.lengths, "length"), *given]:
-        _check_given(table, beside, what)
-    lengths = None if decided.lengths is None else labels(columns[decided.lengths], decided.lengths, table)
-    targets, groups = (_beside(table, columns_) for columns_ in (decided.targets, decided.groups))
+    lengths = None if decided.lengths is None else _labels(table, decided.lengths, "length")
+    targets, groups = _beside(table, decided.targets, "target"), _beside(table, decided.groups)
     return Rows(Wide(values, row_ids, named), lengths, targets, groups)
 
 
@@ -377,22 +374,25 @@ def _is_nested(column: Any) -> bool:
     return bool(types.is_nested(getattr(column.type, "storage_type", column.type)))
 
 
-def _check_given(table: Table, name: str, what: str) -> None:
-    """Raise if a column has no value in some line."""
+def _labels(table: Table, name: str, required: str = "") -> np.ndarray:
+    """Return a column as labels of rows; where ``required`` says what they are, each line must have one."""
     column = table.columns[name]
+    if not required:
+        return labels(column, name, table)
     empty = np.asarray(decoded(column).is_null(nan_is_null=True))
     if not empty.any():
-        found = labels(column, name, table)
-        empty = found != found if found.dtype.kind == "f" else found == "" if found.dtype.kind == "U" else empty
-    if empty.any():
-        raise InputError(
-            f"{table.name}: {what} empty in {table.place(int(empty.argmax()))} (column {name!r}): fill it or drop the line."
-        )
+        values = labels(column, name, table)
+        empty = values != values if values.dtype.kind == "f" else values == "" if values.dtype.kind == "U" else empty
+        if not empty.any():
+            return values
+    raise InputError(
+        f"{table.name}: {required} empty in {table.place(int(empty.argmax()))} (column {name!r}): fill it or drop the line."
+    )
 
 
-def _beside(table: Table, names: Sequence[str]) -> np.ndarray | None:
+def _beside(table: Table, names: Sequence[str], required: str = "") -> np.ndarray | None:
     """Return columns beside the features, (rows,) or (rows, columns)."""
-    arrays = [labels(table.columns[name], name, table) for name in names]
+    arrays = [_labels(table, name, required) for name in names]
     return None if not arrays else arrays[0] if len(arrays) == 1 else np.stack(arrays, 1)
 
 
@@ -424,9 +424,8 @@ def _read_long(table: Table, decided: Decided, steps: int | None, pad: float | s
         )
     else:
         values = matrix(table, names)
-    for name in decided.targets:
-        _check_given(table, name, "target")
-    targets, groups = (_of_each(table, codes, each, what) for each, what in _named(decided))
+    targets = _of_each(table, codes, decided.targets, "targets", "target")
+    groups = _of_each(table, codes, decided.groups, "groups")
     codes, ranks, stamps = codes[lines], ranks[lines], stamps[lines]
     order = np.lexsort((ranks, codes))
     codes, ranks, stamps, values, lines = codes[order], ranks[order], stamps[order], values[order], lines[order]
@@ -455,10 +454,6 @@ def _read_long(table: Table, decided: Decided, steps: int | None, pad: float | s
     _pad(padded, lengths, pad)
     steps_ = _step_labels(codes, at, stamps, (len(row_ids), count))
     return Rows(Sequences(padded, lengths, row_ids, steps_, list(names), decided.time), None, targets, groups)
-
-
-def _named(decided: Decided) -> list[tuple[list[str], str]]:
-    return [(decided.targets, "targets"), (decided.groups, "groups")]
 
 
 def _no_rows(table: Table, decided: Decided) -> Sequences:
@@ -507,12 +502,14 @@ def _pivoted(table: Table, decided: Decided, codes: np.ndarray, ranks: np.ndarra
     return found, first
 
 
-def _of_each(table: Table, codes: np.ndarray, names: Sequence[str], option: str) -> np.ndarray | None:
+def _of_each(
+    table: Table, codes: np.ndarray, names: Sequence[str], option: str, required: str = ""
+) -> np.ndarray | None:
     """Return columns of a long table that have one value for each id, (ids,) or (ids, columns)."""
     arrays = []
     first = np.unique(codes, return_index=True)[1]
     for name in names:
-        array = labels(table.columns[name], name, table)
+        array = _labels(table, name, required)
         each = array[first][codes]
         if ((array != each) & ~((array != array) & (each != each))).any():
             raise InputError(f"{option}: {name!r} changes within a row; it needs one value for each id.")
