@@ -33,7 +33,7 @@ MODELS: dict[str, tuple[type[nn.RNNBase], int, int, int, dict[str, Any]]] = {
 }
 PAIRS = ((8, 100), (32, 200), (64, 500), (100, 500))
 QUICK = ((2, 3),)
-INDEXES = 2**31  # numbers of a layer's gates; beyond them cuDNN's LSTM stopped with an illegal memory access in 3 of 6 runs
+INDEXES = 2**31  # numbers of gates; beyond them the LSTM of cuDNN stopped with an illegal memory access in 3 of 6 runs
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
