@@ -16,7 +16,6 @@ from keras import Sequential, ops
 from keras import layers as L
 from keras_checks import snapshot
 from keras_models import draw_weights, functional, precision
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 import deepshap
 
@@ -413,13 +412,6 @@ def test_normal_numbers_drawn_in_python_are_found_out(normal, dtype):
         model = Sequential([L.Input((3, 2)), Noisy(normal), L.Flatten(), L.Dense(1)])
     with pytest.raises(deepshap.BatchMixingError, match="random numbers of NumPy"):
         deepshap.DeepExplainer(model, SERIES, progress=False).shap_values(SERIES)
-
-
-def test_loops_in_the_form_of_tensorflow_1_say_how_to_make_them_anew():
-    call = tf.function(Sequential([L.Input((3, 2)), L.LSTM(2)]).call).get_concrete_function(tf.TensorSpec((None, 3, 2)))
-    frozen = convert_variables_to_constants_v2(call)
-    with pytest.raises(deepshap.UnsupportedOperationError, match=r"NextIteration.*lower_control_flow=False"):
-        deepshap.DeepExplainer(frozen, SERIES.astype("float32"), progress=False).shap_values(SERIES.astype("float32"))
 
 
 def test_a_model_that_does_not_take_the_input_says_so_itself(small):

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from .graph_analysis import GraphAnalysis
-from .graphs import Body, emit
-from .operations import LOOPS
+from .graphs import Body
+from .operations import LOOPS, emit
 from .pairing import ROWS, Layout
 
 

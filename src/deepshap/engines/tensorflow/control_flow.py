@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from .graph_analysis import ACTIVE, ROW_COUNT, STATIC
-from .graphs import Body, emit, source
+from .graphs import Body, source
+from .operations import emit
 from .pairing import Unpaired, Value
 from .tracer import DIVERGED, Diagnosis, Tape, Tracer
 

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...errors import UnsupportedOperationError
-from ...formulas.traced import create_operation
 from ._compat import definition_of, graph_of
-from .operations import LOOPS, arguments
+from .lowered_control_flow import LOWERED, functional_outputs
+from .operations import LOOPS, emit
 
 READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 READS |= {"LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"}
-LOWERED = {"Enter", "Exit", "NextIteration", "LoopCond", "Switch", "Merge"}  # loops and branches of TensorFlow 1
 RESOURCE = tf.resource.as_datatype_enum
 
 
@@ -78,14 +76,8 @@ class Library:
         self._definitions = {f.signature.name: f for f in library.function}
         nodes = [node.op for node in itertools.chain(definition.node, *(f.node_def for f in library.function))]
         kinds, self.size = set(nodes), len(nodes) * BYTES_PER_NODE
-        if lowered := sorted(kinds & LOWERED):
-            raise UnsupportedOperationError(
-                f"the graph has loops and branches in the form of TensorFlow 1 ({', '.join(lowered)}), which have no rule. "
-                "Make it anew with control flow as functions: convert_variables_to_constants_v2(function, "
-                "lower_control_flow=False), or explain the model that it was made of."
-            )
         self.calls_python = any("PyFunc" in kind for kind in kinds)
-        self.has_loops = not kinds.isdisjoint(LOOPS)
+        self.has_loops = not kinds.isdisjoint((*LOOPS, "LoopCond"))
         self._home = tf.Graph()  # knows all functions, for those that call others
         with self._home.as_default():
             tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
@@ -103,9 +95,29 @@ class Library:
         if name not in self._bodies:
             with self._home.as_default():
                 graph = graph_of(self._definitions[name])
-            operations = graph.get_operations()
-            self._bodies[name] = Body(graph.inputs, graph.outputs, operations, self.writers(operations))
+            self._bodies[name] = self.body_of(graph)
         return self._bodies[name]
+
+    def body_of(self, graph: Any, outputs: int | None = None) -> Body:
+        """Return the graph of a function, with the first outputs only, as a body."""
+        operations = graph.get_operations()
+        if not LOWERED.isdisjoint(op.type for op in operations):
+            graph = self._functional(graph)
+            operations = graph.get_operations()
+        return Body(graph.inputs, graph.outputs[:outputs], operations, self.writers(operations))
+
+    def _functional(self, graph: Any) -> Any:
+        """Return an equal graph that has its loops and branches as functions; these are added to the library."""
+
+        def outputs(*values: Any) -> list[Any]:
+            return functional_outputs(graph.inputs, graph.outputs, values)
+
+        functional = trace_function(outputs, *(tf.TensorSpec(t.shape, t.dtype) for t in graph.inputs)).graph
+        library = functional.as_graph_def().library
+        with self._home.as_default():
+            tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
+        self._definitions.update((f.signature.name, f) for f in library.function)
+        return functional
 
     def writers(self, operations: Sequence[Any]) -> list[Any]:
         """Return the operations that write to variables, tables and the like, or call a function that does."""
@@ -214,8 +226,7 @@ class ModelGraph:
     @cached_property
     def body(self) -> Body:
         """Its operations."""
-        graph = self.function.graph
-        return Body(graph.inputs, graph.outputs[:1], graph.get_operations(), self._writers)
+        return self.library.body_of(self.function.graph, outputs=1)
 
     @cached_property
     def written(self) -> list[Any]:
@@ -294,27 +305,3 @@ def _computed(tensor: Any, cache: dict[Any, Any]) -> Any:
             return None
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
         return session.run(emit(op, [tf.constant(v) for v in inputs])[tensor.value_index])
-
-
-# ---------------------------------------------------------------------- emitting
-def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
-    """Run an operation of a traced graph on other inputs; ``retyped`` if their dtypes differ from its own."""
-    attributes = {k: v for k, v in op.node_def.attr.items() if not k.startswith("_")}
-    if retyped:
-        inputs = _retype(op, list(inputs), attributes)
-    outputs = create_operation(op.type, inputs, attributes)
-    for output, original in zip(outputs, op.outputs, strict=True):
-        if output.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
-            output.set_shape(original.shape)
-    return outputs
-
-
-def _retype(op: Any, inputs: list[Any], attributes: dict[str, Any]) -> list[Any]:
-    """Set the type attributes to the dtypes of the inputs, and cast the inputs that share them."""
-    typed = [argument.type_attr for argument in arguments(op)]
-    wanted: dict[str, Any] = {}
-    for name, x in zip(typed, inputs, strict=True):
-        if name and x.dtype != op.get_attr(name):
-            wanted.setdefault(name, x.dtype)
-    attributes |= {name: type(attributes[name])(type=dtype.as_datatype_enum) for name, dtype in wanted.items()}
-    return [tf.cast(x, wanted[name]) if name in wanted else x for name, x in zip(typed, inputs, strict=True)]

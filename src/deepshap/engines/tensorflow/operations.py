@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import tensorflow as tf
+
 from ...formulas.secants import Secant
+from ...formulas.traced import create_operation
 from ..operation_record import Rule
 
 CONSTANT = "constant"
@@ -99,3 +102,27 @@ def arguments(op: Any) -> list[Any]:
         number = op.get_attr(argument.number_attr) if argument.number_attr else 1
         per_input += [argument] * (len(op.get_attr(argument.type_list_attr)) if argument.type_list_attr else number)
     return per_input
+
+
+# ---------------------------------------------------------------------- emitting
+def emit(op: Any, inputs: Sequence[Any], retyped: bool = False) -> list[Any]:
+    """Run an operation of a traced graph on other inputs; ``retyped`` if their dtypes differ from its own."""
+    attributes = {k: v for k, v in op.node_def.attr.items() if not k.startswith("_")}
+    if retyped:
+        inputs = _retype(op, list(inputs), attributes)
+    outputs = create_operation(op.type, inputs, attributes)
+    for output, original in zip(outputs, op.outputs, strict=True):
+        if output.shape.rank is None:  # TensorFlow's Python code knows more than the operation itself
+            output.set_shape(original.shape)
+    return outputs
+
+
+def _retype(op: Any, inputs: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    """Set the type attributes to the dtypes of the inputs, and cast the inputs that share them."""
+    typed = [argument.type_attr for argument in arguments(op)]
+    wanted: dict[str, Any] = {}
+    for name, x in zip(typed, inputs, strict=True):
+        if name and x.dtype != op.get_attr(name):
+            wanted.setdefault(name, x.dtype)
+    attributes |= {name: type(attributes[name])(type=dtype.as_datatype_enum) for name, dtype in wanted.items()}
+    return [tf.cast(x, wanted[name]) if name in wanted else x for name, x in zip(typed, inputs, strict=True)]

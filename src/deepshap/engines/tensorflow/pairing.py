@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from ...errors import UnsupportedOperationError
 from ...formulas.traced import cached
-from .graphs import emit
+from .operations import emit
 
 ROWS = 7919  # a prime, for a number of rows that nothing else has
 

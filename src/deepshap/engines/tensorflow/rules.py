@@ -22,8 +22,18 @@ from ...formulas.secants import Secant
 from ...formulas.traced import cached
 from ..operation_record import Rule, along_segment, local_gap, of_operands, polynomial, rescale, values
 from . import adjoints, kernel_dispatch
-from .graphs import emit
-from .operations import CUSTOM, ELEMENTWISE, IDENTITY, LINEAR, MULTILINEAR, QUADRATIC, SMOOTH, Operation, is_registered
+from .operations import (
+    CUSTOM,
+    ELEMENTWISE,
+    IDENTITY,
+    LINEAR,
+    MULTILINEAR,
+    QUADRATIC,
+    SMOOTH,
+    Operation,
+    emit,
+    is_registered,
+)
 from .pairing import OperationRecord, Unpaired, Value
 
 __all__ = ["local_gap", "polynomial", "product", "product_or_zero", "quotient", "quotient_or_zero"]

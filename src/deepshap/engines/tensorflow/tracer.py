@@ -21,7 +21,7 @@ from .adjoints import add_multipliers
 from .batch_axes import Layouts
 from .fused_adjoints import match_attention, match_convolution
 from .graph_analysis import GraphAnalysis
-from .graphs import Body, emit
+from .graphs import Body
 from .handlers import LayerCall, LayerRecord, parse_mark
 from .operations import (
     COMPOSITE,
@@ -35,6 +35,7 @@ from .operations import (
     SIZES,
     VARIABLE,
     Operation,
+    emit,
     fixed_operands,
     is_registered,
 )
