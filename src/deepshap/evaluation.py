@@ -190,14 +190,32 @@ class Faithfulness:
         return np.where(np.isnan(self.sign_changes).any(1), np.nan, share)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a table with a line for each row."""
+        """Return a table with a line for each row.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``separation``, ``agreement``, ``gap``, ``doubtful``, ``noise_changes`` and ``output_changes``.
+        """
         from .errors import needed
 
         columns = ("separation", "agreement", "gap", "doubtful", "noise_changes", "output_changes")
         return needed("pandas", "tables need pandas").DataFrame({name: getattr(self, name) for name in columns})
 
     def plot(self, ax: Axes | None = None, unit: str = "") -> Axes:
-        """Draw the curves, and how sure the signs are, into the axes that are given or else a new figure; return the axes."""
+        """Draw the curves, and how sure the signs are.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default a new figure.
+        unit : str
+            Unit of the output, for the label of the axis.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
         from .plots.overview import faithfulness as draw
 
         return draw(self, ax=ax, unit=unit)

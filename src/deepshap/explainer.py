@@ -625,13 +625,17 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         return games, outputs, player_names(partition)
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Promise that the model does not change: ``with explainer.frozen(): ...`` explains this thread's calls faster.
+        """Skip the check for changes of the model within a block: ``with explainer.frozen(): ...``.
 
-        Otherwise every call explains the model as it is then: the state of its weights, what it does with the rows and its
-        outputs on some references are compared (in Keras it is compared or traced anew), and what was kept of it is found
-        out again where anything differs. Within the block nothing is compared, and a PyTorch model still runs by itself on the
-        rows, but is followed through its own code only in the first calls; if the model changes all the same, explanations
-        are of the model as it was or as it is, or an error.
+        Outside of such a block, every call checks whether the model has changed since the last one. A PyTorch model runs on all
+        references, and the checksums of its weights are compared; a Keras model is compared or traced again. Within the block
+        this thread's calls use the recorded references and graphs as they are. If the model changes nevertheless, explanations
+        are of the model as it was or as it is, or a call raises an error.
+
+        Returns
+        -------
+        context manager
+            For a ``with`` statement.
         """
         return self.engine.frozen()
 
@@ -642,6 +646,10 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         ----------
         data : tensor, array, table, list, tuple, dict, PackedSequence or function
             The background, as for the class.
+
+        Returns
+        -------
+        DeepExplainer
 
         Raises
         ------
@@ -684,7 +692,12 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
         }
 
     def save(self, out_file: Any) -> None:
-        """Write the explainer, with its model and background, to a path, or a binary file that is open.
+        """Write the explainer, with its model and background, as a pickle.
+
+        Parameters
+        ----------
+        out_file : path or binary file
+            The file to write, or one that is open for writing.
 
         Raises
         ------
@@ -697,6 +710,15 @@ class DeepExplainer(TakesHandlers, ShapExplainer):
     @classmethod
     def load(cls, in_file: Any) -> DeepExplainer:
         """Read what ``save`` wrote. Like every pickle it can run code: load only what you trust.
+
+        Parameters
+        ----------
+        in_file : path or binary file
+            The file to read, or one that is open for reading.
+
+        Returns
+        -------
+        DeepExplainer
 
         Raises
         ------

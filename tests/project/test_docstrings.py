@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import deepshap
-from deepshap import forecasting, plots, report
+from deepshap import forecasting, plots, report, sampling
 
 
 class Model(nn.Module):
@@ -45,6 +45,7 @@ DOCUMENTED = {
         for name in ("game", "interactions", "register_custom_handler")
     },
     **{f"datasets.{name}": getattr(deepshap.datasets, name) for name in ("japanese_vowels", "seattle_weather")},
+    **{f"sampling.{name}": getattr(sampling, name) for name in ("AllCoalitions", "DeepShap", "Players")},
     "report.write_report": report.write_report,
     "forecasting.explain_forecast": forecasting.explain_forecast,
 }

@@ -79,7 +79,13 @@ class ExplanationDataset:
         return dict(counts)
 
     def failed(self) -> list[tuple[Any, str]]:
-        """Return id and error of each row that could not be explained."""
+        """Return which rows could not be explained.
+
+        Returns
+        -------
+        list of tuple
+            Id and error message of each such row.
+        """
         return list(
             failed_rows(
                 [
@@ -91,7 +97,12 @@ class ExplanationDataset:
         )
 
     def parquet(self) -> Any:
-        """Return all columns of all parts, as a ``pyarrow.dataset.Dataset``, for queries."""
+        """Return all columns of all parts for queries.
+
+        Returns
+        -------
+        pyarrow.dataset.Dataset
+        """
         import pyarrow.dataset
 
         return pyarrow.dataset.dataset([str(path) for path in self.paths], format="parquet")
@@ -104,13 +115,32 @@ class ExplanationDataset:
         return explanation[0] if is_single else explanation
 
     def parts(self) -> Iterator[Explanation]:
-        """Yield the explanations part by part, of those parts that have some."""
+        """Yield the explanations part by part.
+
+        Yields
+        ------
+        Explanation
+            The rows of a part; parts without rows are left out.
+        """
         for place, rows in enumerate(np.diff(self._ends, prepend=0)):
             if rows:
                 yield self._part(place)
 
     def sample(self, rows: int = SAMPLE, seed: int = 0) -> Explanation:
-        """Return the explanation of rows drawn at random, in their order; of all rows if there are no more."""
+        """Return the explanation of rows drawn at random.
+
+        Parameters
+        ----------
+        rows : int
+            How many; all rows if the data set has no more.
+        seed : int
+            Seed of the draw.
+
+        Returns
+        -------
+        Explanation
+            The rows in their order.
+        """
         if rows >= len(self):
             return self[:]
         return self[np.sort(np.random.default_rng(seed).choice(len(self), rows, replace=False))]
@@ -125,9 +155,25 @@ class ExplanationDataset:
         reliability: str | None = None,
         **options: Any,
     ) -> Path:
-        """Write a report of a sample of the rows, which says that it is one; see ``Explanation.report``.
+        """Write a report of a sample of the rows; the report says how large the sample is.
 
-        ``reliability`` is ``str(explainer.reliability(X))``: how far the values can be trusted, for the report to say.
+        Parameters
+        ----------
+        path : path
+            The HTML file.
+        rows, seed : int
+            Size and seed of the sample.
+        title : str, optional
+            Title of the report.
+        reliability : str, optional
+            ``str(explainer.reliability(X))``, how far the values are from the Shapley values, for the report to say.
+        **options
+            As for ``Explanation.report``.
+
+        Returns
+        -------
+        Path
+            The file.
         """
         sample = self.sample(rows, seed)
         sample.reliability = reliability
@@ -191,6 +237,16 @@ class Status:
 
 def status(folder: str | os.PathLike[str]) -> Status:
     """Return how far the run in a folder is; every part is read and compared with what was written.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of ``explain_dataset``.
+
+    Returns
+    -------
+    Status
+        Numbers of rows and parts, and which parts are missing or damaged.
 
     Raises
     ------

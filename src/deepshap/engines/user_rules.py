@@ -97,6 +97,11 @@ def _registry(framework: str) -> Any:
 def unregister_rule(function: Any) -> None:
     """Forget a registered rule.
 
+    Parameters
+    ----------
+    function
+        As for ``register_rule``.
+
     Raises
     ------
     InputError

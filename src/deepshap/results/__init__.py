@@ -105,9 +105,17 @@ class Explanation(Attributions):
         groups: Any = None,
         faithfulness: Any = None,
     ) -> Path:
-        """Write a report that a browser shows: one HTML file, which needs no network (and here the extra `deepshap[report]`).
+        """Write a report for a browser: one HTML file, which needs no network. Needs the extra `deepshap[report]`.
 
-        See ``deepshap.report.write_report`` for the parameters and errors, and docs/report.md for what it shows.
+        Parameters
+        ----------
+        path, title, max_megabytes, seed, groups, faithfulness
+            As for ``deepshap.report.write_report``, which also lists the errors. docs/report.md says what the report shows.
+
+        Returns
+        -------
+        Path
+            The file.
         """
         from ..report import write_report  # which takes time
 
@@ -181,6 +189,11 @@ class Explanation(Attributions):
 
         Any reader of Parquet shows the table of ``to_dataframe``; ``deepshap.load`` gives back the whole explanation, bit by
         bit. The file is complete or not there at all.
+
+        Parameters
+        ----------
+        path : path
+            The file to write.
 
         Raises
         ------

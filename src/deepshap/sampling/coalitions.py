@@ -33,7 +33,20 @@ def batch_size(players: Players) -> int:
 # ---------------------------------------------------------------------- all coalitions
 @dataclass(frozen=True)
 class AllCoalitions:
-    """The Shapley values by their definition, from the outputs of all coalitions on all references."""
+    """The Shapley values by their definition (Shapley 1953), from the outputs of all coalitions on all references.
+
+    Parameters
+    ----------
+    players : Players
+        Who joins coalitions; of n players there are 2^n.
+
+    Examples
+    --------
+    >>> from deepshap.sampling import AllCoalitions, Players
+    >>> by_feature = Players((np.tile(np.arange(3), (5, 1)),), ("pulse", "pressure", "temperature"), "features")
+    >>> explainer(x, method=AllCoalitions(by_feature)).values.shape  # 6 rows, 3 players, 1 output
+    (6, 3, 1)
+    """
 
     players: Players
 

@@ -40,7 +40,13 @@ class WeightedComparison:
 
 @dataclass(frozen=True)
 class KnownContribution:
-    """Contributions that a method has computed: ``values`` (examples, players, k), rows and weights as for comparisons."""
+    """Contributions that a method has computed itself.
+
+    Attributes
+    ----------
+    values : contributions of each example, (examples, players, k).
+    rows, weights : as in ``WeightedComparison``.
+    """
 
     values: np.ndarray
     rows: np.ndarray
@@ -49,14 +55,24 @@ class KnownContribution:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Points whose outputs, (points, outputs), answer the request."""
+    """A request for outputs of the model.
+
+    Attributes
+    ----------
+    points : rows of the model's inputs. Their outputs, (points, outputs), answer the request.
+    """
 
     points: Points
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """Pairs whose contributions by players, (examples, players, k), answer the request; they are not added."""
+    """A request for contributions, which are not added to the values.
+
+    Attributes
+    ----------
+    comparison : the pairs. Their contributions by players, (examples, players, k), answer the request.
+    """
 
     comparison: Comparison
 
@@ -82,7 +98,7 @@ Parts = Generator[Request, Any, None]
 
 
 class Method(Protocol):
-    """Which pairs of points are compared, and with which weights."""
+    """Which pairs of points are compared, and with which weights: what every object given as ``method=`` must have."""
 
     @property
     def description(self) -> str:
@@ -93,15 +109,50 @@ class Method(Protocol):
         """Whose contributions are added up; None for each cell of what is explained by itself."""
 
     def pairs(self, comparison: Comparison) -> int:
-        """Return the number of pairs and points that are run, for the progress bar."""
+        """Return the number of pairs and points that are run, for the progress bar.
+
+        Parameters
+        ----------
+        comparison : Comparison
+            The examples, their references and the explained outputs.
+
+        Returns
+        -------
+        int
+        """
 
     def parts(self, comparison: Comparison) -> Parts:
-        """Yield requests and contributions; the contributions sum to the differences of outputs of the comparison."""
+        """Yield requests and contributions.
+
+        Parameters
+        ----------
+        comparison : Comparison
+            The examples, their references and the explained outputs.
+
+        Yields
+        ------
+        WeightedComparison, KnownContribution, Evaluation, Attribution or Uncertainty
+            The weighted contributions must sum to each example's output minus the mean output of its references.
+        """
 
 
 @dataclass(frozen=True)
 class DeepShap:
-    """Deep SHAP: every pair once, the mean over the references (Lundberg & Lee 2017)."""
+    """Deep SHAP: every pair once, the mean over the references (Lundberg & Lee 2017).
+
+    Parameters
+    ----------
+    players : Players or None
+        Whose contributions are added up; None for each cell by itself.
+    description : str
+        What explanations call the method.
+
+    Examples
+    --------
+    >>> from deepshap.sampling import DeepShap
+    >>> explainer(x, method=DeepShap()).method
+    'Deep SHAP'
+    """
 
     players: Players | None = None
     description: str = "Deep SHAP"
@@ -119,7 +170,15 @@ class DeepShap:
 
 @dataclass(frozen=True)
 class WeightedDeepShap:
-    """Deep SHAP against references of different weights, (references,), which sum to 1."""
+    """Deep SHAP against references of different weights.
+
+    Parameters
+    ----------
+    weights : array
+        Weight of each reference, (references,); the weights sum to 1.
+    players, description
+        As in ``DeepShap``.
+    """
 
     weights: np.ndarray
     players: Players | None = None

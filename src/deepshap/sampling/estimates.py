@@ -20,8 +20,8 @@ class RunningEstimate:
 
     Parameters
     ----------
-    whole : Comparison
-        What is explained.
+    comparison : Comparison
+        The examples and their references.
     players : Players or None
         Who is attributed to; None for each cell by itself.
 
@@ -42,14 +42,39 @@ class RunningEstimate:
 
     # ------------------------------------------------------------------ adding
     def sum_by_players(self, contributions: Contributions) -> list[np.ndarray]:
-        """Return contributions (examples, ..., k), summed over the cells of each player if there are players."""
+        """Return contributions, summed over the cells of each player if there are players.
+
+        Parameters
+        ----------
+        contributions : Contributions
+            What the engine returned for some examples; each of its values has shape (k, examples, ...).
+
+        Returns
+        -------
+        list of array
+            (examples, ..., k) for each input, or one array (examples, players, k).
+        """
         values = [value.transpose(*range(1, value.ndim), 0) for value in contributions.values]
         return values if self._players is None else [self._players.summed(values)]
 
     def add(
         self, term: WeightedComparison, at: slice, columns: np.ndarray, contributions: Contributions, share: float
     ) -> None:
-        """Add the contributions of some examples; ``share`` is the part of the references that they were compared with."""
+        """Add the contributions of some examples.
+
+        Parameters
+        ----------
+        term : WeightedComparison
+            The comparison that they are a part of.
+        at : slice
+            Which of its examples.
+        columns : array
+            The explained outputs of each of these examples, (examples, k).
+        contributions : Contributions
+            What the engine returned for them.
+        share : float
+            The part of the references that they were compared with.
+        """
         rows, weights = term.rows[at], term.weights[at]
         self._add(self.sum_by_players(contributions), rows, weights)
         references = len(term.comparison.references) * share if term.comparison.all_pairs else 1
@@ -62,7 +87,13 @@ class RunningEstimate:
             np.add.at(self.expected, rows, reference)
 
     def add_known(self, contribution: KnownContribution) -> None:
-        """Add contributions that a method has computed."""
+        """Add contributions that a method has computed.
+
+        Parameters
+        ----------
+        contribution : KnownContribution
+            Values with their rows and weights.
+        """
         self._add([contribution.values], contribution.rows, contribution.weights)
         np.add.at(self.difference, contribution.rows, contribution.values.sum(1) * contribution.weights[:, None])
 
@@ -73,16 +104,34 @@ class RunningEstimate:
             np.add.at(total, rows, value * weights.reshape(-1, *[1] * (value.ndim - 1)))
 
     def add_uncertainty(self, errors: Uncertainty) -> None:
-        """Take what a method knows about the errors of its values."""
+        """Take what a method knows about the errors of its values.
+
+        Parameters
+        ----------
+        errors : Uncertainty
+            Standard errors, and deviations of independent estimates.
+        """
         self.standard_errors, self._deviations = errors.standard_errors, list(errors.deviations)
 
     # ------------------------------------------------------------------ results
     def values(self) -> list[np.ndarray]:
-        """Return attributions: of each explained tensor (rows, ..., k), or by players (rows, players, k)."""
+        """Return the attributions.
+
+        Returns
+        -------
+        list of array
+            (rows, ..., k) for each explained tensor, or one array by players, (rows, players, k).
+        """
         return self._values
 
     def replicates(self) -> list[np.ndarray]:
-        """Return estimates of the values whose spread is their noise, (rows, players, k) each; none where it is not known."""
+        """Return estimates of the values whose spread is their noise.
+
+        Returns
+        -------
+        list of array
+            (rows, players, k) each; an empty list where the noise is not known.
+        """
         return [self._values[0] + away for away in self._deviations]
 
 

@@ -31,15 +31,21 @@ from .players import Players
 class Paths:
     """Deep SHAP over all references, corrected by paths of coalitions on some of them.
 
-    Attributes
+    Parameters
     ----------
-    players : who enters coalitions.
-    segments : of each path; as many as there are players for permutation sampling.
-    replicates : pairs of an order and its reverse for each row, each with a reference.
-    seed : of the orders and references, together with the content of the row.
-    effort : about the time that the method takes over that of Deep SHAP; None where that is not known.
-    shrinkage : whether the correction is drawn towards 0 by its noise; without that it is unbiased where segments are single
-        players.
+    players : Players
+        Who joins coalitions.
+    segments : int
+        Segments of each path; as many as there are players for permutation sampling.
+    replicates : int
+        Pairs of an order and its reverse for each row, each with a reference.
+    seed : int
+        Seed of the orders and references, together with the content of the row.
+    effort : float or None
+        About how many times the time of Deep SHAP the method takes; None where that is not known.
+    shrinkage : bool
+        Whether the correction is drawn towards 0 by its noise (James & Stein 1961). Without it the correction is unbiased where
+        segments are single players.
     """
 
     players: Players

@@ -23,11 +23,21 @@ Names = Sequence[Any] | None
 class Players:
     """A partition of the cells of a row.
 
-    Attributes
+    Parameters
     ----------
-    cells : for each input the number of each cell's player, of a row's shape.
-    names : of the players; None where each cell is one.
-    kind : what they are, in a word or two; None for cells.
+    cells : tuple of array
+        For each input the number of each cell's player, of a row's shape.
+    names : tuple of str or None
+        Names of the players; None where each cell is one.
+    kind : str or None
+        What they are, in a word or two; None for cells.
+
+    Examples
+    --------
+    >>> from deepshap.sampling import Players
+    >>> players = Players((np.array([0, 0, 1]),), ("wind", "rain"), "groups")
+    >>> players.summed([np.array([[[1.0], [2.0], [5.0]]])]).tolist()  # one row, three cells, one output
+    [[[3.0], [5.0]]]
     """
 
     cells: tuple[np.ndarray, ...]
@@ -50,7 +60,18 @@ class Players:
         return int(self.flat.max(initial=-1)) + 1
 
     def summed(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the contributions of cells, (n, ..., k) for each input, summed over each player: (n, players, k)."""
+        """Return the contributions of cells, summed over each player.
+
+        Parameters
+        ----------
+        values : sequence of array
+            Contributions (n, ..., k) for each input.
+
+        Returns
+        -------
+        array
+            (n, players, k); of cells as players, their contributions in order.
+        """
         flat = np.concatenate([v.reshape(len(v), -1, v.shape[-1]) for v in values], 1)
         if self.are_cells:
             return flat
@@ -59,11 +80,33 @@ class Players:
         return totals
 
     def spread(self, members: np.ndarray) -> list[np.ndarray]:
-        """Return the cells, (n, ...) for each input, of the players that take part, (n, players)."""
+        """Return which cells take part, from the players that do.
+
+        Parameters
+        ----------
+        members : array
+            Whether each player takes part, (n, players).
+
+        Returns
+        -------
+        list of array
+            (n, ...) for each input.
+        """
         return [members[:, c] for c in self.cells]
 
     def split_by_input(self, values: np.ndarray) -> list[np.ndarray]:
-        """Return values of players that are cells, (n, players, k), in the shapes of the inputs."""
+        """Return values of players that are cells in the shapes of the inputs.
+
+        Parameters
+        ----------
+        values : array
+            (n, players, k).
+
+        Returns
+        -------
+        list of array
+            (n, ..., k) for each input; values of other players as they are, in a list.
+        """
         if not self.are_cells:
             return [values]
         parts, start = [], 0
@@ -73,7 +116,18 @@ class Players:
         return parts
 
     def means(self, data: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the mean of each player's cells, (n, players)."""
+        """Return the mean of each player's cells.
+
+        Parameters
+        ----------
+        data : sequence of array
+            Values of the cells, (n, ...) for each input.
+
+        Returns
+        -------
+        array
+            (n, players).
+        """
         sizes = np.bincount(self.flat, minlength=self.count)
         return self.summed([np.asarray(d, np.float64)[..., None] for d in data])[..., 0] / sizes
 

@@ -33,14 +33,19 @@ TWICE = 4  # references with a second replicate, at least, from which the noise 
 class Sweeps:
     """Orders and their reverses for all references of each row.
 
-    Attributes
+    Parameters
     ----------
-    players : who joins.
-    replicates : of each row, at least one for each reference.
-    seed : of the orders, together with the content of the row.
-    effort : about the time that the method takes over that of Deep SHAP; None where that is not known.
-    shrinkage : whether values move towards Deep SHAP as far as their noise demands. That takes the time of Deep SHAP, and
-        matters where the noise of the orders is larger than Deep SHAP's distance to the Shapley values.
+    players : Players
+        Who joins coalitions.
+    replicates : int
+        Orders for each row, at least one for each reference.
+    seed : int
+        Seed of the orders, together with the content of the row.
+    effort : float or None
+        About how many times the time of Deep SHAP the method takes; None where that is not known.
+    shrinkage : bool
+        Whether values move towards Deep SHAP as far as their noise demands. That takes the time of Deep SHAP, and matters where
+        the noise of the orders is larger than Deep SHAP's distance to the Shapley values.
     """
 
     players: Players

@@ -112,14 +112,26 @@ class DeepLift(GradientAttribution):
         return self._attribute(inputs, baselines, target, *asked)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise UnsupportedOperationError: as in captum, models that return futures are not explained."""
+        """Raise an error: as in captum, models that return futures are not explained.
+
+        Raises
+        ------
+        deepshap.UnsupportedOperationError
+            Always.
+        """
         raise UnsupportedOperationError(
             "attribute_future is for models that return a torch.futures.Future, which are not explained: call attribute on a "
             "model that waits for it."
         )
 
     def has_convergence_delta(self) -> bool:
-        """Return True: there is a ``compute_convergence_delta``."""
+        """Return True: there is a ``compute_convergence_delta``.
+
+        Returns
+        -------
+        bool
+            True.
+        """
         return True
 
     def compute_convergence_delta(
@@ -132,7 +144,26 @@ class DeepLift(GradientAttribution):
     ) -> Tensor:
         """Return, for every row, the sum of its attributions minus ``f(end_point) - f(start_point)``.
 
-        ``end_point`` are inputs and ``start_point`` baselines as in ``DeepLift.attribute``: one for all rows or one for each.
+        Parameters
+        ----------
+        attributions : tensor or tuple of tensors
+            Attributions of the rows, in the form of the inputs.
+        start_point : None, number, tensor or tuple of these
+            Baselines as in ``DeepLift.attribute``: one for all rows or one for each.
+        end_point : tensor or tuple of tensors
+            The explained rows.
+        target, additional_forward_args : optional
+            As in ``DeepLift.attribute``.
+
+        Returns
+        -------
+        tensor
+            What the attributions miss, (rows,).
+
+        Raises
+        ------
+        deepshap.InputError
+            If there are not as many attributions as rows.
         """
         ends, values = arguments.read_inputs(end_point), arguments.read_inputs(attributions)
         engine = TorchEngine(self.model)
@@ -210,9 +241,22 @@ class DeepLiftShap(DeepLift):
     ) -> Any:
         """Attribute the target output of every row to its inputs, as ``DeepLift.attribute``, averaged over baselines.
 
-        ``baselines`` is a distribution: a tensor with one row per baseline (a tuple of tensors for several inputs), or a
-        function, of the inputs or of nothing, that returns it. The convergence delta has one entry per pair, all baselines of
-        the first row first.
+        Parameters
+        ----------
+        baselines : tensor, tuple of tensors or callable
+            The distribution: one row per baseline, or a function, of the inputs or of nothing, that returns it.
+        inputs, target, additional_forward_args, return_convergence_delta, custom_attribution_func
+            As in ``DeepLift.attribute``.
+
+        Returns
+        -------
+        tensor or tuple of tensors
+            As ``DeepLift.attribute``. The convergence delta has one entry per pair, all baselines of the first row first.
+
+        Raises
+        ------
+        deepshap.DeepShapError
+            As ``DeepLift.attribute``.
         """
         asked = (additional_forward_args, return_convergence_delta, custom_attribution_func)
         return self._attribute(inputs, baselines, target, *asked)
@@ -255,10 +299,26 @@ class LayerDeepLift(LayerAttribution, DeepLift):
         custom_attribution_func: Custom | None = None,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Attribute the target output of every row to the layer's output, or with ``attribute_to_layer_input`` to its input.
+        """Attribute the target output of every row to the layer's output or input.
 
-        The other parameters are those of ``DeepLift.attribute``. The result has the shape of the layer's value, and is a tuple
-        if that consists of several float tensors, in the order in which they stand.
+        Parameters
+        ----------
+        attribute_to_layer_input : bool, default False
+            Attribute to the layer's input in place of its output.
+        grad_kwargs : dict, optional
+            Options of ``torch.autograd.grad`` that have no effect on values, as captum passes them.
+        inputs, baselines, target, additional_forward_args, return_convergence_delta, custom_attribution_func
+            As in ``DeepLift.attribute``.
+
+        Returns
+        -------
+        tensor or tuple of tensors
+            Attributions of the shape of the layer's value; a tuple if that consists of several float tensors, in their order.
+
+        Raises
+        ------
+        deepshap.DeepShapError
+            As ``DeepLift.attribute``, and if the model does not call the layer exactly once.
         """
         if refused := set(grad_kwargs or ()) - WITHOUT_EFFECT:
             raise InputError(
@@ -290,7 +350,20 @@ class LayerDeepLiftShap(LayerDeepLift, DeepLiftShap):
         attribute_to_layer_input: bool = False,
         custom_attribution_func: Custom | None = None,
     ) -> Any:
-        """As ``LayerDeepLift.attribute``, averaged over a distribution of baselines as in ``DeepLiftShap.attribute``."""
+        """Attribute the target output to the layer's output or input, averaged over a distribution of baselines.
+
+        Parameters
+        ----------
+        baselines : tensor, tuple of tensors or callable
+            As in ``DeepLiftShap.attribute``.
+        inputs, target, additional_forward_args, return_convergence_delta, attribute_to_layer_input, custom_attribution_func
+            As in ``LayerDeepLift.attribute``.
+
+        Returns
+        -------
+        tensor or tuple of tensors
+            As ``LayerDeepLift.attribute``.
+        """
         asked = (additional_forward_args, return_convergence_delta, attribute_to_layer_input, custom_attribution_func)
         return LayerDeepLift.attribute(self, inputs, baselines, target, *asked)
 
@@ -333,11 +406,27 @@ class NeuronDeepLift(NeuronAttribution, GradientAttribution):
         attribute_to_neuron_input: bool = False,
         custom_attribution_func: Custom | None = None,
     ) -> Any:
-        """Attribute a neuron of the layer's output, or with ``attribute_to_neuron_input`` of its input, to the model's inputs.
+        """Attribute a neuron of the layer's output or input to the model's inputs.
 
-        ``neuron_selector`` is the neuron's index, a tuple with an index for every axis of the layer's value behind the first,
-        or a function of the layer's value that returns one number per row. Slices in the tuple select several neurons; their
-        sum is explained. The other parameters and the result are those of ``DeepLift.attribute``.
+        Parameters
+        ----------
+        neuron_selector : int, tuple or callable
+            The neuron's index; a tuple with an index for every axis of the layer's value behind the first; or a function of the
+            layer's value that returns one number per row. Slices in the tuple select several neurons: their sum is explained.
+        attribute_to_neuron_input : bool, default False
+            Explain a neuron of the layer's input in place of its output.
+        inputs, baselines, additional_forward_args, custom_attribution_func
+            As in ``DeepLift.attribute``.
+
+        Returns
+        -------
+        tensor or tuple of tensors
+            As ``DeepLift.attribute``.
+
+        Raises
+        ------
+        deepshap.DeepShapError
+            As ``DeepLift.attribute``, and if the model does not call the layer exactly once or the layer has no such neuron.
         """
         model = partial(neuron, self.model, self.layer, attribute_to_neuron_input, neuron_selector)
         check_called_once(self.model, self.layer, arguments.read_inputs(inputs), additional_forward_args)
@@ -372,6 +461,19 @@ class NeuronDeepLiftShap(NeuronDeepLift):
         attribute_to_neuron_input: bool = False,
         custom_attribution_func: Custom | None = None,
     ) -> Any:
-        """As ``NeuronDeepLift.attribute``, averaged over a distribution of baselines as in ``DeepLiftShap.attribute``."""
+        """Attribute a neuron to the model's inputs, averaged over a distribution of baselines.
+
+        Parameters
+        ----------
+        baselines : tensor, tuple of tensors or callable
+            As in ``DeepLiftShap.attribute``.
+        inputs, neuron_selector, additional_forward_args, attribute_to_neuron_input, custom_attribution_func
+            As in ``NeuronDeepLift.attribute``.
+
+        Returns
+        -------
+        tensor or tuple of tensors
+            As ``DeepLift.attribute``.
+        """
         asked = (additional_forward_args, attribute_to_neuron_input, custom_attribution_func)
         return NeuronDeepLift.attribute(self, inputs, neuron_selector, baselines, *asked)
