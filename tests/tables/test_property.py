@@ -301,3 +301,11 @@ def test_workers(workers, tmp_path):
         for k, name in enumerate(whole.feature_names)
     }
     assert lines == pytest.approx(by_hand(frame, ["a", "b"]), rel=1e-6)
+
+
+def test_a_title_above_a_header_whose_rows_all_begin_with_a_hash(tmp_path):
+    """Found by the test of wide tables: with as many titles as headers, the line with more cells has the names."""
+    path = tmp_path / "x.csv"
+    path.write_text('Station\n\n"who","a","when"\n"#9",0.5,"x"\n')
+    table = read_file(path, FileOptions(","), ["who", "when"])
+    assert table.columns.to_pydict() == {"who": ["#9"], "a": ["0.5"], "when": ["x"]}

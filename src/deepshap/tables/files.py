@@ -292,7 +292,8 @@ def _header(path: Path, text: str, separator: str, options: FileOptions, named: 
         if found is None:
             raise InputError(f"--header {options.header}: {path} has no names there.")
     else:
-        count = Counter(len(cells) for _, cells in sample).most_common(1)[0][0]
+        counts = Counter(len(cells) for _, cells in sample)
+        count = max(counts, key=lambda length: (counts[length], length))
         found = sample[0]
         for at, cells in sample:  # above the names, lines of one cell are a preamble
             found = (at, cells)
