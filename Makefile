@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+FORECASTING := .venv-forecasting/installed
 
 .PHONY: setup fast test test-wide test-all matrix packages shap-tests lint demo bench gate studies gallery notebooks docs tex zoo forecasting forecasting-notebooks
 
@@ -76,11 +77,12 @@ demo: setup
 	$(BIN)/python -m deepshap.datasets.demo
 
 # Time and memory beside the peers, the pictures and tables made of them. A quarter of an hour; leave the machine alone.
-bench: setup
+bench: setup $(FORECASTING)
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/gradients_keras.py
+	.venv-forecasting/bin/python benchmarks/forecasters.py
 	$(BIN)/python benchmarks/draw.py
 
 # Time and memory of eight models on the commit BASE and on the working tree, side by side. Five minutes; leave the machine alone.
@@ -104,13 +106,11 @@ gallery: setup
 
 # Forecasting libraries and what is tested with them, in an environment of their own: .venv-forecasting. torch goes first and
 # alone, and is held at that build; most tests are of seconds, the notebooks run too.
-FORECASTING := .venv-forecasting/installed
-
 $(FORECASTING): pyproject.toml constraints-forecasting.txt
 	@echo "setting up .venv-forecasting: some 2 GB of packages, a few minutes once"
 	$(PYTHON) -m venv .venv-forecasting
 	.venv-forecasting/bin/pip install --quiet torch==2.13.0
-	.venv-forecasting/bin/pip install --quiet --constraint constraints-forecasting.txt --editable '.[forecasting,notebooks]' pytest
+	.venv-forecasting/bin/pip install --quiet --constraint constraints-forecasting.txt --editable '.[forecasting,notebooks]' captum pytest
 	touch $@
 
 forecasting: $(FORECASTING)

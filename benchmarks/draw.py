@@ -23,7 +23,7 @@ from problems import ACCURACY
 from deepshap.plots.style import CURVES, GREY, RED, SMALL, open_frame, spread_apart
 
 ROOT = Path(__file__).parent.parent
-FIGURES = "peers", "accuracy", "scaling", "ground_truth", "dial", "gradients", "gradients_keras", "gpu"
+FIGURES = "peers", "accuracy", "scaling", "ground_truth", "dial", "gradients", "gradients_keras", "gpu", "forecasters"
 DOCS = ROOT / "docs"
 PAGES = ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "time-against-accuracy.md", DOCS / "guide" / "gpu.md"
 Row = dict[str, Any]

@@ -64,6 +64,8 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "transformer encoder, 1 block, T=50": encoder(1),
     "transformer encoder, 4 blocks, T=50": encoder(4),
     "dense 800→128→128": perceptron,
+    "masked LSTM 16→64, T≤50": lambda x: layers.LSTM(64)(layers.Masking()(x)),
+    "masked bidirectional LSTM 16→64, T≤50": lambda x: layers.Bidirectional(layers.LSTM(64))(layers.Masking()(x)),
 }
 
 
@@ -87,6 +89,9 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
     given = Input(SEQUENCE)
     model = Model(given, layers.Dense(1)(MODELS[name](given)))
     drawn = np.random.default_rng(0).normal(size=(EXAMPLES + REFERENCES, *SEQUENCE)).astype(np.float32)
+    if "masked" in name:
+        lengths = np.random.default_rng(1).integers(25, 51, len(drawn))
+        drawn[np.arange(SEQUENCE[0]) >= lengths[:, None]] = 0
     x, references = drawn[:EXAMPLES], drawn[EXAMPLES:]
     rows = tf.constant(np.repeat(x, REFERENCES, 0))
 

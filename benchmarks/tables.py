@@ -53,6 +53,7 @@ def contents(found: dict[str, Row]) -> dict[str, str]:
         ),
         "gradients-keras": keras_table(found["gradients_keras"]["figures"]),
         "gpu": gpu_table(found["gpu"]),
+        "forecasters": forecasters(found["forecasters"]),
         "scaling": growth(scaling["points"]),
         "large": large(scaling["large"]),
         "losses": losses([*peers["speed"], *peers["home"], *peers["small"]], near["accuracy"]),
@@ -168,6 +169,17 @@ def keras_table(rows: list[Row]) -> str:
         ratios = (f"{row[form] / row['gradient']:.2f}" for form in ("default", "frozen"))
         lines.append([row["model"], seconds(row["first"]), *ratios])
     return table(lines)
+
+
+def forecasters(measured: Row) -> str:
+    """Return time and distance of each library's own methods and of deepshap: a line for each method of a library."""
+    lines = [["model and method", "time, distance", "deepshap", "effort=16"]]
+    for model, methods in measured["results"].items():
+        cells = {name: f"{seconds(row['seconds'])}, {row['distance']:.4f}" for name, row in methods.items()}
+        own = [cells.pop("deepshap"), cells.pop("deepshap, effort=16")]
+        lines += [[f"{model}: {name}", cell, *own] for name, cell in cells.items()]
+    packages = ", ".join(f"{name} {version.split('+')[0]}" for name, version in measured["packages"].items())
+    return f"{table(lines)}\n\n{packages}; {measured['date']}."
 
 
 def gpu_table(measured: Row) -> str:

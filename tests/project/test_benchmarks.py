@@ -152,8 +152,15 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     (tmp_path / "gpu.json").write_text(
         json.dumps({"device": "A GPU", "machine": {"torch": "2.11.0"}, "figures": [on_gpu]})
     )
+    methods = dict.fromkeys(
+        ("deepshap", "deepshap, effort=16", "its own"), {"seconds": 0.5, "gap": 0.0, "distance": 0.25}
+    )
+    (tmp_path / "forecasters.json").write_text(
+        json.dumps({"packages": {"darts": "1.0"}, "date": "today", "results": {"TCN": methods}})
+    )
     page = tmp_path / "page.md"
     places = (
+        "forecasters",
         "speed",
         "gpu",
         "gradients-keras",
@@ -197,6 +204,7 @@ def test_a_quick_run_measures_draws_and_writes(tmp_path, capsys, monkeypatch):
     assert "old" not in text
     assert "after" in text
     assert "budget 16 MB: " in text
+    assert "| TCN: its own | 0.50 s, 0.2500 | 0.50 s, 0.2500 | 0.50 s, 0.2500 |" in text
     assert "| AUPRC | hidden states, GRU |" in text
     assert "| LSTM | 2.00 s | 2.00 | 0.50 |" in text
     assert "A GPU, torch 2.11.0:\n\n|  | 8 × 100 pairs |\n| --- | ---: |\n| GRU | 16 ms (16) |" in text
@@ -302,3 +310,13 @@ def test_standard_errors_are_calibrated_in_small(capsys, tmp_path):
     assert all(0.5 <= line.size <= 3 for line in lines[1:])
     assert capsys.readouterr().out.count("| LSTM, where the other feature is positive |") == 3
     assert matplotlib.image.imread(tmp_path / "dial.png").std() > 0.05
+
+
+def test_the_benchmark_of_words():
+    """The other half of it needs forecasting libraries, which are not installed here."""
+    import forecasters
+
+    methods = forecasters.beside_partition()
+    assert all(row["gap"] < 1e-5 and row["seconds"] > 0 for row in methods.values())
+    assert methods["deepshap, effort=16"]["distance"] < 1e-5  # all coalitions of twelve words
+    assert all(0.01 < methods[name]["distance"] < 1 for name in ("deepshap", "shap.PartitionExplainer"))
