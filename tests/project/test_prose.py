@@ -60,6 +60,12 @@ def test_length(page):
     assert len((ROOT / page).read_text(encoding="utf-8").split()) <= LIMITS[page]
 
 
+def test_length_of_all_pages():
+    """Words outside of code blocks, tables of operations and models included."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    assert sum(len(re.sub(r"```.*?```", "", text, flags=re.DOTALL).split()) for text in texts) <= 35_000
+
+
 def test_modules_of_the_architecture_exist():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/]+\.py)`", text))
