@@ -292,6 +292,45 @@ def test_what_happens_between_calls_is_no_run_of_the_model(units):
     explained(model.double)
 
 
+class Noting(nn.Module):
+    """Notes each run in a list, a nested dict, an array and an object of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs, self.nested, self.counts, self.state = [0], {"seen": [1]}, np.zeros(2), State()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs.append(len(x))
+        self.nested["seen"].append(2)
+        self.counts += 1
+        self.state.count += 1
+        return x.tanh()
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda model: None,
+        lambda model: model.runs.append(7),
+        lambda model: model.nested.update(other=[3]),
+        lambda model: setattr(model, "nested", {"seen": [4]}),
+        lambda model: model.counts.fill(5),
+        lambda model: setattr(model, "counts", np.ones(3)),
+        lambda model: setattr(model, "state", State()),
+        lambda model: model.train(not model.training),
+    ],
+)
+def test_what_the_model_holds_by_the_second_call_is_restored(meanwhile):
+    model = Noting()
+    explainer = deepshap.DeepExplainer(model, R, progress=False)
+    explainer.shap_values(X)
+    for _ in range(2):
+        meanwhile(model)
+        before = copy.deepcopy((model.runs, model.nested, model.counts.tolist(), model.state.count, model.training))
+        explainer.shap_values(X)
+        assert (model.runs, model.nested, model.counts.tolist(), model.state.count, model.training) == before
+
+
 @pytest.mark.parametrize("compiled", ["script", "trace"])
 @pytest.mark.parametrize("inside", [False, True])
 def test_scripts_keep_their_mode_and_their_gradients(compiled, inside):
