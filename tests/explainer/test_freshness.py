@@ -1,4 +1,4 @@
-"""Every call explains the model as it is then, whatever has changed; within ``frozen()`` nothing is found out again."""
+"""Every call explains the current model, whatever has changed; within ``frozen()`` nothing is checked again."""
 
 from __future__ import annotations
 

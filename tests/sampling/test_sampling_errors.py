@@ -67,7 +67,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("options", "message"), WRONG, ids=[str(options) for options, _ in WRONG])
-def test_nonsense(options, message):
+def test_invalid_options(options, message):
     made = explainer(reader(), R, feature_names=["wind", "rain"])
     with pytest.raises(InputError, match=message):
         made(X, **options)

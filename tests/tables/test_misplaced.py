@@ -1,4 +1,4 @@
-"""Tables in which a value, a name, an id or a time could come to stand in the wrong place: right, or refused."""
+"""Tables whose values, names, ids or times could be put in the wrong place: read correctly, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows explained alone, put together again, are what one call gives, however much effort each of them took."""
+"""Rows explained in several calls have the values of one call, at every effort."""
 
 from __future__ import annotations
 

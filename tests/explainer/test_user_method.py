@@ -1,4 +1,4 @@
-"""A method written by a user of the interface: the one of docs/architecture.md, on both engines."""
+"""A method written by a user: the example of docs/architecture.md, on both engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What explainers and results say of themselves, and when they warn."""
+"""What the repr of explainers and results says, and when they warn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option of what is public gets nonsense of all kinds: what makes no sense is refused in our words, and nothing else."""
+"""Each public option gets invalid values of many kinds: deepshap raises an InputError, and no other exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error about a table says: what is wrong, where, and what to do; and what the command line says of what it read."""
+"""Errors about tables say what is wrong, where, and what to do; the command line says how it read a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups side by side, values against attributions, faithfulness and images: every number on the page is the explanation's."""
+"""Groups, scatter plots, faithfulness and images: every number in the report is the explanation's."""
 
 from __future__ import annotations
 
