@@ -71,7 +71,7 @@ PATIENCE = 3.0  # seconds before a progress bar is shown
 FIRST_EFFORT = 2.0  # with a tolerance
 MEASURED_ROWS = 6  # on which costs are measured
 FEWEST_POINTS, MOST_POINTS = 1024, 4096  # that a processor evaluates at a time: more fall out of its cache
-MOST_CELLS = 2**16  # of these points together, if there are more than the fewest
+MOST_CELLS = 2**17  # of these points together, if there are more than the fewest
 PROBING = 16.0  # effort at which it is told how far Deep SHAP is off
 # a chunk, its examples and references, and its contributions
 Collect = Callable[[Comparison, slice, slice, Contributions], None]

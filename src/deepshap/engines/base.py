@@ -172,7 +172,9 @@ class BaseEngine(ABC):
         """Return outputs of the model as its user calls it, (rows, outputs)."""
 
     def outputs(self, points: Points, at_once: int, what: str = "X") -> np.ndarray:
-        """Return outputs of the model as its user calls it, (rows, outputs), ``at_once`` rows at a time."""
+        """Return outputs of the model as its user calls it, (rows, outputs), at most ``at_once`` rows at a time."""
+        calls = -(-len(points) // at_once)
+        at_once = -(-len(points) // calls)  # as many in each call: a few rows take as long as many
         with self.running(points):
             parts = [self._evaluate(points[i : i + at_once]) for i in range(0, len(points), at_once)]
             outputs = np.concatenate(parts).astype(np.float64)

@@ -53,8 +53,16 @@ class Points:
 
     def mixed(self, other: Points, masks: Sequence[np.ndarray]) -> Points:
         """Return these values where ``masks``, (rows, ...) for each input, are True, else those of the same row of another."""
-        sides = zip(masks, self.inputs, other.inputs, strict=True)
-        return Points(self.form, tuple(self.form.where(*side) for side in sides), self.extra)
+        return self.coalitions(other, [mask[:, None] for mask in masks])
+
+    def coalitions(self, other: Points, masks: Sequence[np.ndarray]) -> Points:
+        """Return ``mixed`` rows for several masks of each row, (rows, masks, ...): those of a row stand together."""
+        inputs = tuple(
+            self.form.where(mask, x[:, None], y[:, None]).reshape(-1, *x.shape[1:])
+            for mask, x, y in zip(masks, self.inputs, other.inputs, strict=True)
+        )
+        rows = np.repeat(np.arange(len(self)), masks[0].shape[1])
+        return Points(self.form, inputs, self.form.rows_of(self.extra, rows))
 
     @staticmethod
     def joined(parts: Sequence[Points]) -> Points:

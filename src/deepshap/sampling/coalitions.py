@@ -139,12 +139,12 @@ def gains(
     count, number, _, size = orders.shape
     position = np.argsort(orders, -1)
     joined = position[..., None, :] < np.arange(1, size)[:, None]  # (pairs, orders, 2, points between, players)
-    flat, at = joined.reshape(-1, size), np.repeat(np.arange(count), 2 * number * (size - 1))
     between = np.empty((count, number, 2, size + 1, pairs.outputs.shape[1]))
     between[..., 0, :], between[..., -1, :] = (end[:, None, None] for end in ends[::-1])
     if size > 1:
-        points = pairs.examples[at].mixed(pairs.references[at], players.spread(flat))
-        outputs = np.take_along_axis((yield Evaluation(points)), pairs.outputs[at], 1)
+        masks = [cells.reshape(count, -1, *cells.shape[1:]) for cells in players.spread(joined.reshape(-1, size))]
+        outputs = yield Evaluation(pairs.examples.coalitions(pairs.references, masks))
+        outputs = np.take_along_axis(outputs, pairs.outputs.repeat(2 * number * (size - 1), 0), 1)
         between[..., 1:-1, :] = outputs.reshape(count, number, 2, size - 1, -1)
     return np.take_along_axis(np.diff(between, axis=3), position[..., None], 3)
 
